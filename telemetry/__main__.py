@@ -1,0 +1,5 @@
+"""``python -m telemetry``: the command line."""
+
+from telemetry.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""``telemetry events``: print the event catalogue."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import click
+
+from telemetry.events import CATALOGUE, EventSpec, Field
+from telemetry.names import check_pattern, overlaps
+
+
+@click.command()
+@click.argument("prefix", default="")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print it.",
+)
+def events(prefix: str, form: str) -> None:
+    """Print the event catalogue, or the part of it that begins with PREFIX.
+
+    PREFIX is dotted, such as training or smartclip.clip.stop.
+    """
+    specs = [spec for spec in CATALOGUE if overlaps(spec.name, _parse(prefix))]
+    if not specs:
+        raise click.ClickException(_unknown(prefix))
+    printers = {"text": as_text, "markdown": as_markdown, "json": as_json}
+    click.echo(printers[form](specs))
+
+
+def as_text(specs: list[EventSpec]) -> str:
+    """The catalogue as a terminal shows it."""
+    return "\n\n".join("\n".join(_text_lines(spec)) for spec in specs)
+
+
+def as_markdown(specs: list[EventSpec]) -> str:
+    """The catalogue as the table of the documentation."""
+    rows = [
+        "| event | when | emitted by | measurements | metadata | reported as |",
+        "|---|---|---|---|---|---|",
+    ]
+    for spec in specs:
+        measurements, metadata = map(_markdown_fields, (spec.measurements, spec.metadata))
+        rows.append(
+            f"| `{spec.dotted}` | {spec.about} | {spec.emitter} | {measurements} | {metadata} "
+            f"| `{_reported(spec)}` |"
+        )
+    return "\n".join(rows)
+
+
+def as_json(specs: list[EventSpec]) -> str:
+    """The catalogue as a list of objects."""
+    import orjson  # noqa: PLC0415 -- the other formats do without
+
+    records = [dataclasses.asdict(spec) | {"name": spec.dotted} for spec in specs]
+    return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode()
+
+
+def _parse(prefix: str) -> tuple[str, ...]:
+    if not prefix:
+        return ()
+    try:
+        return check_pattern(tuple(prefix.replace("/", ".").strip(".").split(".")))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="PREFIX") from error
+
+
+def _unknown(prefix: str) -> str:
+    names = [spec.dotted for spec in CATALOGUE]
+    near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.4)
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    return f"No event begins with {prefix!r}.{hint} All of them: telemetry events"
+
+
+def _reported(spec: EventSpec) -> str:
+    return spec.reported.replace("{measurement}", "*").replace("{", "<").replace("}", ">")
+
+
+def _text_lines(spec: EventSpec) -> list[str]:
+    lines = [
+        click.style(spec.dotted, bold=True),
+        f"  {spec.about} (emitted by {spec.emitter}, reported as {_reported(spec)})",
+    ]
+    for title, fields in (("measurements", spec.measurements), ("metadata", spec.metadata)):
+        lines += [f"  {title}:"] if fields else []
+        lines += [f"    {f.name:<28} {f.about}{f' [{f.unit}]' if f.unit else ''}" for f in fields]
+    return lines
+
+
+def _markdown_fields(fields: tuple[Field, ...]) -> str:
+    return "<br>".join(
+        f"`{field.name}`{f' [{field.unit}]' if field.unit else ''}: {field.about}"
+        for field in fields
+    )

@@ -1,0 +1,35 @@
+"""What every test of the project relies on."""
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import telemetry
+
+# A busy machine must not fail a property, and a failure must come back when it is looked at.
+settings.register_profile(
+    "trainbus",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("trainbus")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_attached():
+    """Fail the test that leaves a handler on the default registry, and spare the next one."""
+    yield
+    left = list(dict.fromkeys(info.id for info in telemetry.list_handlers()))
+    for handler_id in left:
+        telemetry.detach(handler_id, missing_ok=True)
+    assert not left, f"The test left handlers on the default registry: {left!r}. Detach them."
+
+
+@pytest.fixture(autouse=True)
+def _log_captured(caplog):
+    """Whatever level a test or a library chose, the bus's own log is seen by `caplog`."""
+    with caplog.at_level(logging.DEBUG, logger="telemetry"):
+        yield
