@@ -1,0 +1,44 @@
+"""Adaptive gradient clipping that learns its threshold from the norms it sees.
+
+`apply` clips by hand, `step` clips and steps, `clip_context` clips before every step of an
+optimizer. ``clipping.torch`` and ``clipping.numpy`` clip bare gradients; each imports its
+framework when it is first used.
+
+Example:
+    >>> import clipping
+    >>> import numpy as np
+    >>> clipper = clipping.AutoClip(mode="percentile", history="window")
+    >>> grads = {"w": np.array([3.0, 4.0])}
+    >>> clipped = clipping.numpy.apply_grads(grads, {"w": np.zeros(2)}, clipper)
+    >>> clipper.threshold_any()
+    5.0
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from clipping.autoclip import AutoClip
+from clipping.by_hand import apply, step
+from clipping.clip_context import clip_context
+from clipping.clipper import Clipper
+from clipping.records import MetricsRecord, NumpyModel, NumpyOptimizer, ParamLike
+
+__all__ = [
+    "AutoClip",
+    "Clipper",
+    "MetricsRecord",
+    "NumpyModel",
+    "NumpyOptimizer",
+    "ParamLike",
+    "apply",
+    "clip_context",
+    "step",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in ("numpy", "torch"):
+        return importlib.import_module(f"clipping.{name}")
+    raise AttributeError(f"module 'clipping' has no attribute {name!r}")

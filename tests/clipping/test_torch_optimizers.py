@@ -1,0 +1,119 @@
+import contextlib
+
+import numpy as np
+import pytest
+
+import clipping
+
+torch = pytest.importorskip("torch")
+
+
+def trained(optimizer_class=torch.optim.SGD, **options):
+    model = torch.nn.Linear(2, 1)
+    return model, optimizer_class(model.parameters(), **({"lr": 0.1} | options))
+
+
+def test_hook_is_removed_on_exit():
+    model, optimizer = trained()
+    with contextlib.suppress(ZeroDivisionError), clipping.clip_context(model, optimizer):
+        assert len(optimizer._optimizer_step_pre_hooks) == 1
+        raise ZeroDivisionError
+    assert len(optimizer._optimizer_step_pre_hooks) == 0
+
+
+def test_hook_of_somebody_else_stays():
+    model, optimizer = trained()
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append(1))
+    with clipping.clip_context(model, optimizer):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    optimizer.step()
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_closure_is_refused(by_keyword):
+    model, optimizer = trained()
+    weights = model.weight.detach().clone()
+    closure = lambda: 0.0  # noqa: E731 -- the usual name for it
+
+    with clipping.clip_context(model, optimizer), pytest.raises(RuntimeError) as refused:
+        optimizer.step(closure=closure) if by_keyword else optimizer.step(closure)
+    assert str(refused.value) == (
+        "SGD.step(closure) computes new gradients after clip_context has clipped. Call the "
+        "closure yourself and then optimizer.step(), or call clipping.apply(model, clipper) at "
+        "the end of the closure, outside clip_context."
+    )
+    assert model.weight.equal(weights)
+
+
+def test_closure_of_none_is_no_closure():
+    model, optimizer = trained()
+    model(torch.ones(1, 2)).sum().backward()
+    with clipping.clip_context(model, optimizer) as clipper:
+        optimizer.step(None)
+        optimizer.step(closure=None)
+    assert clipper.state_dict()["steps"] == 2
+
+
+def scaled_step(optimizer, model, scaler, *, unscale):
+    scaler.scale(model(torch.ones(1, 2)).sum()).backward()
+    if unscale:
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+def test_unscaled_gradients_are_clipped_under_a_scaler(unscale):
+    model, optimizer = trained()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    clipper = clipping.AutoClip(mode="percentile")
+    with clipping.clip_context(model, optimizer, clipper):
+        scaled_step(optimizer, model, scaler, unscale=unscale)
+    # The gradient of the sum is (1, 1) for the weights and 1 for the bias.
+    assert clipper.threshold_any() == pytest.approx(np.sqrt(3.0))
+
+
+def test_fused_optimizer_with_scaled_gradients_is_refused():
+    model, optimizer = trained(torch.optim.Adam, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    weights = model.weight.detach().clone()
+    with clipping.clip_context(model, optimizer), pytest.raises(RuntimeError) as refused:
+        scaled_step(optimizer, model, scaler, unscale=False)
+    assert str(refused.value) == (
+        "The gradients of this fused Adam are still multiplied by the GradScaler's scale, so a "
+        "threshold means nothing. Call scaler.unscale_(optimizer) before scaler.step(optimizer)."
+    )
+    assert model.weight.equal(weights)
+
+
+def test_fused_optimizer_with_unscaled_gradients_is_clipped():
+    model, optimizer = trained(torch.optim.Adam, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    clipper = clipping.AutoClip(mode="percentile")
+    with clipping.clip_context(model, optimizer, clipper):
+        scaled_step(optimizer, model, scaler, unscale=True)
+    assert clipper.threshold_any() == pytest.approx(np.sqrt(3.0))
+
+
+def test_schedulers_that_wrap_step_still_work():
+    model, optimizer = trained()
+    with clipping.clip_context(model, optimizer) as clipper:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        scheduler.step()
+    assert clipper.state_dict()["steps"] == 1
+
+
+def test_gradients_accumulate_to_one_step():
+    model, optimizer = trained()
+    clipper = clipping.AutoClip(mode="percentile")
+    with clipping.clip_context(model, optimizer, clipper):
+        for _ in range(4):
+            model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert clipper.state_dict()["steps"] == 1
+    assert clipper.threshold_any() == pytest.approx(4 * np.sqrt(3.0))
