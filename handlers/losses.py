@@ -1,0 +1,92 @@
+"""Counting what was lost, and saying so without a flood."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from handlers.forks import renew_in_children
+from handlers.records import Site
+
+OVERFLOW: Final = ("telemetry", "handler", "overflow")
+INTERVAL: Final = 1.0
+"""Seconds between two announcements."""
+
+logger = logging.getLogger("telemetry")
+
+
+class Losses:
+    """Counts the events a handler lost, for one reason, and announces them.
+
+    Each announcement is the event ``telemetry.handler.overflow`` with the count since the last
+    one. It comes at most once a second and at the end. The log gets a warning at the first and at
+    the end.
+
+    Args:
+        site: Whose losses.
+        policy: What the event says about the reason.
+
+    Attributes:
+        unannounced: How many were lost since the last announcement.
+    """
+
+    def __init__(self, site: Site, policy: str) -> None:
+        self._site = site
+        self._policy = policy
+        self._total = 0
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Start from zero: the parent announces its own."""
+        self._lock = threading.RLock()
+        self.unannounced = 0
+        self._total = 0
+        self._logged = 0
+        self._due = 0.0
+
+    def add(self, count: int, because: object = "") -> None:
+        """Count events that were lost, and announce them if it is time to."""
+        if count == 0:
+            return
+        with self._lock:
+            self.unannounced += count
+            self._total += count
+            first = self._logged == 0
+            if first:  # or two threads would say so
+                self._logged = self._total
+        if first:
+            self._log(because)
+        self.announce_if_due()
+
+    def announce_if_due(self) -> None:
+        """Announce what was not announced yet, unless that happened less than a second ago."""
+        if self.unannounced and time.monotonic() >= self._due:
+            self._announce()
+
+    def announce_rest(self) -> None:
+        """Announce what was not announced yet, and log the total."""
+        if self.unannounced:
+            self._announce()
+        if self._total > self._logged:
+            self._log()
+
+    def _announce(self) -> None:
+        with self._lock:
+            count, self.unannounced = self.unannounced, 0
+            self._due = time.monotonic() + INTERVAL
+        if count:
+            metadata = {"handler_id": self._site.handler_id, "policy": self._policy}
+            self._site.registry.execute(OVERFLOW, {"dropped": count}, metadata)
+
+    def _log(self, because: object = "") -> None:
+        self._logged = self._total
+        logger.warning(
+            "Handler %r has lost %d events so far (%s)%s",
+            self._site.handler_id,
+            self._total,
+            self._policy,
+            f": {because}" if because else "",
+        )

@@ -1,0 +1,117 @@
+"""Types that every handler shares: a leaf module without imports of its own package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from telemetry import EventName, Pattern, Registry
+
+Ranks: TypeAlias = Literal["zero", "all"]
+"""On which ranks of a distributed run a handler is built."""
+
+Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
+"""What becomes of an event when the queue of a background worker is full."""
+
+Delivery: TypeAlias = Literal["direct", "eager", "ordered", "background"]
+"""In which thread a sink is called, said by its attribute ``delivery``; the default is "ordered".
+
+- ``"direct"``: always the emitter's, with the values as they are;
+- ``"eager"``: the emitter's, until the sink itself gives an event to its ``defer``, because it has
+  a value that is still on a device: then it is called with numbers, on a worker;
+- ``"ordered"``: the emitter's, but a worker's for an event with a value that is still on a device,
+  and for what comes while the worker has something left;
+- ``"background"``: always a worker's.
+"""
+
+Defer: TypeAlias = Callable[[EventName, Mapping[str, Any], Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a sink is being attached: the first argument of every factory.
+
+    Attributes:
+        handler_id: The id it gets.
+        registry: The bus that it hears, on which it announces what it lost.
+        events: The patterns it hears.
+        ranks: Whether it is built on rank 0 only or on all.
+    """
+
+    handler_id: Hashable
+    registry: Registry
+    events: tuple[Pattern, ...]
+    ranks: Ranks
+
+
+class Sink(Protocol):
+    """What a factory makes: a callable that takes each event.
+
+    Unless its ``delivery`` is "background", it is called from several threads at once. An event
+    that was under way while the sink was being closed can come after that.
+    """
+
+    def __call__(
+        self,
+        event: EventName,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        config: Any,
+        /,
+    ) -> object:
+        """Take one event; the mappings are read-only."""
+
+
+@runtime_checkable
+class Eager(Protocol):
+    """A sink that finds out itself which events it would have to wait for.
+
+    It calls ``defer``, which `attach` sets, for these, and its ``deliver`` is then called on the
+    worker, with numbers. That costs nothing for the events that it can take at once.
+    """
+
+    defer: Defer
+
+    def __call__(
+        self,
+        event: EventName,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        config: Any,
+        /,
+    ) -> object:
+        """Take one event in the emitter's thread, or defer it."""
+
+    def deliver(
+        self,
+        event: EventName,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        config: Any,
+        /,
+    ) -> object:
+        """Take one event on the worker."""
+
+
+@runtime_checkable
+class Flushable(Protocol):
+    """A sink that keeps events back."""
+
+    def flush(self) -> object:
+        """Let go of what was kept back."""
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A sink that has something to end."""
+
+    def close(self) -> object:
+        """Called once, after the last event of a handler that was detached."""
+
+
+class Factory(Protocol):
+    """What an entry point of the group ``trainbus.handlers`` names."""
+
+    def __call__(self, site: Site, /, **options: Any) -> Sink:
+        """Check the options, import the vendor's package, and make the sink."""

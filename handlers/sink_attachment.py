@@ -1,0 +1,73 @@
+"""What ``handlers.attach`` gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from handlers.background import Background
+from handlers.lifecycle import Lifecycle, close_sink
+from handlers.records import Flushable, Sink, Site
+from telemetry import Attachment, EventName
+
+
+class SinkAttachment(Attachment):
+    """An attachment that knows its sink, and closes it when it is detached.
+
+    Example:
+        >>> import handlers
+        >>> with handlers.attach("memory") as memory:
+        ...     memory.flush()
+        True
+    """
+
+    def __init__(
+        self, site: Site, attachment: Attachment, sink: Sink, worker: Background | None
+    ) -> None:
+        self._attachment = attachment
+        self._sink = sink
+        self._worker = worker
+        if worker is None:
+            self._lifecycle = Lifecycle(site, attachment, lambda: close_sink(site, sink))
+        else:
+            worker.start(attachment)
+            self._lifecycle = Lifecycle(site, attachment, worker.close)
+
+    @property
+    def id(self) -> Hashable:
+        """The id it was attached with."""
+        return self._attachment.id
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still attached."""
+        return self._attachment.active
+
+    def detach(self) -> None:
+        """Detach it from all its events, flush it and close it, unless that has happened."""
+        self._attachment.detach()
+
+    def fail(self, event: EventName, error: Exception) -> None:
+        """Treat ``error`` as if the handler had raised it when it was called for ``event``."""
+        self._attachment.fail(event, error)
+
+    @property
+    def handler(self) -> Any:
+        """What takes the events: for "memory", the object that has ``.events``."""
+        return self._sink
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was emitted before this call is where it belongs.
+
+        Args:
+            timeout: Seconds, by default the ``flush_timeout`` given to `attach`.
+
+        Returns:
+            Whether that happened in time. False also on the handler's own worker thread, which
+            cannot wait for itself.
+        """
+        if self._worker is not None:
+            return self._worker.flush(timeout)
+        if isinstance(self._sink, Flushable):
+            self._sink.flush()
+        return True

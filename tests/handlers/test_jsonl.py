@@ -1,0 +1,471 @@
+import gzip
+import json
+import math
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+import handlers
+import telemetry
+from handlers.jsonl import create
+from telemetry import Registry
+
+STEP = ("training", "step")
+OVERFLOW = ("telemetry", "handler", "overflow")
+
+# Emits events as fast as it can, and says through a pipe after each that execute has returned.
+EMITTER = """
+import os, sys
+import handlers, telemetry
+handlers.attach("jsonl", path=sys.argv[1])
+step = 0
+while True:
+    text = "x" * (step % 300)
+    telemetry.execute(("training", "step"), {"loss": 0.5, "text": text}, {"step": step})
+    os.write(1, b".")
+    step += 1
+"""
+
+
+def open_files():
+    """What this process has open, by number."""
+    numbers = {entry.name: entry for entry in Path("/proc/self/fd").iterdir()}
+    return {name: os.path.realpath(entry) for name, entry in numbers.items() if entry.is_symlink()}
+
+
+def emit_all(path, count=1, registry=None):
+    bus = registry or Registry()
+    with handlers.attach("jsonl", path=path, registry=bus):
+        for number in range(count):
+            bus.execute(STEP, {"loss": 0.5}, {"step": number})
+
+
+def test_directories_are_made_and_a_path_may_be_of_any_kind(tmp_path, read):
+    emit_all(tmp_path / "a" / "b" / "m.jsonl")
+    emit_all(str(tmp_path / "c" / "m.jsonl"))
+    assert len(read(tmp_path / "a" / "b" / "m.jsonl")) == len(read(tmp_path / "c" / "m.jsonl")) == 1
+
+
+def test_a_relative_path_and_one_without_a_directory(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    emit_all("m.jsonl")
+    assert len(read(tmp_path / "m.jsonl")) == 1
+
+
+def test_an_existing_file_is_appended_to(tmp_path, read, steps):
+    path = tmp_path / "m.jsonl"
+    emit_all(path, 2)
+    emit_all(path, 2)
+    assert steps(read(path)) == [0, 1, 0, 1]
+
+
+def test_a_line_is_in_the_file_when_execute_returns(bus, tmp_path, read):
+    path = tmp_path / "m.jsonl"
+    handlers.attach("jsonl", path=path, registry=bus)
+    for number in range(3):
+        bus.execute(STEP, {}, {"step": number})
+        assert len(read(path)) == number + 1
+
+
+def test_a_torn_last_line_is_closed_off(tmp_path, steps):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"timestamp":"2026')
+    emit_all(path, 2)
+    torn, *whole = path.read_text().splitlines()
+    assert torn == '{"timestamp":"2026'
+    assert steps(map(json.loads, whole)) == [0, 1]
+
+
+def test_the_handler_closes_its_file(bus, tmp_path):
+    before = open_files()
+    attachment = handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus)
+    bus.execute(STEP, {})
+    assert len(open_files()) == len(before) + 1
+    attachment.detach()
+    assert open_files() == before
+
+
+def test_the_descriptor_is_not_inherited_by_other_programs(bus, tmp_path):
+    handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus)
+    listing = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.listdir('/proc/self/fd'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        close_fds=False,
+    )
+    assert str(tmp_path / "m.jsonl") in open_files().values()
+    assert "m.jsonl" not in listing.stdout
+
+
+def test_an_event_that_comes_after_the_close_is_not_lost(bus, tmp_path, read, steps):
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    bus.execute(STEP, {}, {"step": 0})
+    attachment.detach()
+    attachment.handler(STEP, {}, {"step": 1}, None)
+    attachment.handler(STEP, {}, {"step": 2}, None)
+    assert steps(read(path)) == [0, 1, 2]
+    assert str(path) not in open_files().values()
+
+
+def test_the_timestamp_is_the_time_of_execute(bus, tmp_path, read):
+    from datetime import UTC, datetime
+
+    path = tmp_path / "m.jsonl"
+    handlers.attach("jsonl", path=path, registry=bus, background=True)
+    before = datetime.now(UTC)
+    bus.execute(STEP, {})
+    after = datetime.now(UTC)
+    bus.detach("jsonl")
+    assert before <= datetime.fromisoformat(read(path)[0]["timestamp"]) <= after
+
+
+# several writers
+
+
+def test_eight_threads_leave_whole_lines(bus, tmp_path, read):
+    path = tmp_path / "m.jsonl"
+    handlers.attach("jsonl", path=path, registry=bus)
+
+    def emit(thread):
+        for number in range(300):
+            bus.execute(STEP, {"text": "x" * random.randrange(5000)}, {"step": (thread, number)})
+
+    threads = [threading.Thread(target=emit, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = [tuple(record["metadata"]["step"]) for record in read(path)]
+    assert sorted(seen) == [(thread, number) for thread in range(8) for number in range(300)]
+
+
+def test_four_processes_leave_whole_lines(tmp_path, read):
+    path = tmp_path / "m.jsonl"
+    source = """
+import sys
+import handlers, telemetry
+handlers.attach("jsonl", path=sys.argv[1])
+for step in range(500):
+    text = "x" * (step * 37 % 9000)
+    telemetry.execute(("training", "step"), {"text": text}, {"step": step, "who": sys.argv[2]})
+"""
+    children = [
+        subprocess.Popen([sys.executable, "-c", source, path, who]) for who in ("a", "b", "c", "d")
+    ]
+    assert [child.wait(60) for child in children] == [0] * 4
+    records = read(path)
+    for who in ("a", "b", "c", "d"):
+        assert [r["metadata"]["step"] for r in records if r["metadata"]["who"] == who] == list(
+            range(500)
+        )
+
+
+def test_threads_that_write_while_the_handler_is_detached_write_to_no_other_file(tmp_path, read):
+    other = os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR)
+    os.close(other)
+    for round_number in range(30):
+        bus = Registry()
+        path = tmp_path / f"{round_number}.jsonl"
+        attachment = handlers.attach("jsonl", path=path, registry=bus)
+        started = threading.Barrier(3)
+        emitted = []
+
+        def emit(bus=bus, started=started, emitted=emitted):
+            started.wait()
+            for number in range(50):
+                bus.execute(STEP, {"x": 1}, {"step": number})
+            emitted.append(None)
+
+        threads = [threading.Thread(target=emit) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        attachment.detach()
+        number = os.open(tmp_path / "other", os.O_RDWR)  # takes the number that was closed
+        for thread in threads:
+            thread.join()
+        assert os.fstat(number).st_size == 0
+        os.close(number)
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_process_killed_at_any_moment_has_lost_nothing_that_execute_returned_from(
+    tmp_path, suffix
+):
+    dice = random.Random(11)
+    for number in range(6):
+        path = tmp_path / f"{number}.jsonl{suffix}"
+        with subprocess.Popen(
+            [sys.executable, "-c", EMITTER, path], stdout=subprocess.PIPE
+        ) as child:
+            acknowledged = len(os.read(child.stdout.fileno(), 1))
+            while acknowledged < dice.randrange(1, 400):
+                acknowledged += len(os.read(child.stdout.fileno(), 64))
+            child.send_signal(signal.SIGKILL)
+            acknowledged += len(child.stdout.read())
+        if suffix:
+            emit_all(path, 0)  # opening it again mends it
+        data = gzip.decompress(path.read_bytes()) if suffix else path.read_bytes()
+        *lines, rest = data.split(b"\n")
+        assert [json.loads(line)["metadata"]["step"] for line in lines][:acknowledged] == list(
+            range(acknowledged)
+        )
+        assert len(lines) - acknowledged in (0, 1)
+        assert rest == b""
+
+
+# a full disk
+
+
+def announced(bus):
+    found = []
+    bus.attach("drops", OVERFLOW, lambda e, m, metadata, c: found.append((m["dropped"], metadata)))
+    return found
+
+
+def test_a_full_device_is_counted_announced_and_survived(bus, caplog):
+    drops = announced(bus)
+    attachment = handlers.attach("jsonl", path="/dev/full", events=STEP, registry=bus)
+    for _ in range(5):
+        bus.execute(STEP, {})
+    assert attachment.active
+    assert drops == [(1, {"handler_id": "jsonl", "policy": "disk_full"})]
+    attachment.detach()
+    assert [count for count, _ in drops] == [1, 4]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Handler 'jsonl' has lost 1 events so far (disk_full): [Errno 28] No space left on device",
+        "Handler 'jsonl' has lost 5 events so far (disk_full)",
+    ]
+
+
+FULL_DISK = """
+import json, resource, signal, sys
+import handlers, telemetry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+drops = []
+overflow = ("telemetry", "handler", "overflow")
+telemetry.attach("drops", overflow, lambda e, m, md, c: drops.append(m["dropped"]))
+attachment = handlers.attach("jsonl", path=sys.argv[1], events=("training", "step"))
+def emit(first, last):
+    for step in range(first, last):
+        telemetry.execute(("training", "step"), {"loss": 0.5}, {"step": step})
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+emit(0, 10)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+emit(10, 20)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+emit(20, 30)
+assert attachment.active
+attachment.detach()
+print(json.dumps(drops))
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1, 60, 139, 140, 500])
+def test_a_disk_that_fills_up_in_the_middle_of_a_line(tmp_path, run_script, room):
+    path = tmp_path / "m.jsonl"
+    emit_all(tmp_path / "length")
+    length = len((tmp_path / "length").read_bytes())
+    done = run_script(FULL_DISK, path, 10 * length + room)
+    lines = path.read_bytes().splitlines()
+    whole, torn = [], []
+    for line in lines:
+        try:
+            whole.append(json.loads(line)["metadata"]["step"])
+        except ValueError:
+            torn.append(line)
+    fitting = room // (length + 1)  # steps of two digits are longer
+    assert whole == [*range(10 + fitting), *range(20, 30)]
+    assert len(torn) <= 1
+    assert sum(json.loads(done.stdout)) == 10 - fitting
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 200])
+def test_a_disk_that_fills_up_leaves_a_whole_gzip_file(tmp_path, run_script, room):
+    path = tmp_path / "m.jsonl.gz"
+    with handlers.attach("jsonl", path=path, registry=(bus := Registry())):
+        for step in range(10):
+            bus.execute(STEP, {"loss": 0.5}, {"step": step})
+        size = path.stat().st_size
+    path.unlink()
+    done = run_script(FULL_DISK, path, size + room)
+    kept = [
+        json.loads(line)["metadata"]["step"]
+        for line in gzip.decompress(path.read_bytes()).splitlines()
+    ]
+    lost = sum(json.loads(done.stdout))
+    assert [step for step in kept if not 10 <= step < 20] == [*range(10), *range(20, 30)]
+    assert len(kept) + lost == 30
+    assert lost == 10 or room > 0
+
+
+def test_the_announcement_of_a_loss_does_not_recurse_into_the_full_file(bus):
+    attachment = handlers.attach("jsonl", path="/dev/full", registry=bus)  # hears its own overflow
+    drops = announced(bus)
+    bus.execute(STEP, {})
+    assert [count for count, _ in drops] == [1]
+    attachment.detach()
+    assert [count for count, _ in drops] == [1, 1]  # the announcement was lost as well
+
+
+def test_an_error_while_writing_is_no_failure_of_the_handler(bus, tmp_path, monkeypatch):
+    drops = announced(bus)
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, events=STEP, registry=bus)
+    bus.execute(STEP, {}, {"step": 0})
+    number = attachment.handler._file.descriptor.number
+    readonly = os.open(path, os.O_RDONLY)
+    keep = os.dup(number)
+    os.dup2(readonly, number)
+    bus.execute(STEP, {}, {"step": 1})
+    os.dup2(keep, number)
+    bus.execute(STEP, {}, {"step": 2})
+    os.close(keep)
+    os.close(readonly)
+    attachment.detach()
+    assert [json.loads(line)["metadata"]["step"] for line in path.read_text().splitlines()] == [
+        0,
+        2,
+    ]
+    assert [count for count, _ in drops] == [1]
+
+
+# values on a device
+
+
+def test_a_jax_value_that_is_still_being_computed_does_not_hold_the_emitter(bus, tmp_path, read):
+    jnp = pytest.importorskip("jax.numpy")
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    array = jnp.ones((1200, 1200))
+    for _ in range(12):
+        array = array @ array / 1200
+    bus.execute(STEP, {"loss": array[0, 0]}, {"step": 1})
+    returned_before_it_was_ready = not array.is_ready()
+    bus.execute(STEP, {"loss": 0.5}, {"step": 2})
+    assert attachment.flush(60)
+    assert returned_before_it_was_ready
+    records = sorted(read(path), key=lambda record: record["timestamp"])
+    assert [(r["metadata"]["step"], r["measurements"]["loss"]) for r in records] == [
+        (1, 1.0),
+        (2, 0.5),
+    ]
+
+
+@pytest.fixture
+def remote():
+    """Make tensors that say they are on an accelerator, and note which threads read them."""
+    torch = pytest.importorskip("torch")
+
+    readers = set()
+
+    class OnDevice(torch.Tensor):
+        @property
+        def device(self):
+            return torch.device("cuda")
+
+        def tolist(self):
+            readers.add(threading.current_thread())
+            return self.as_subclass(torch.Tensor).tolist()
+
+    def remote(value):
+        return torch.tensor(value).as_subclass(OnDevice)
+
+    remote.readers = readers
+    return remote
+
+
+def test_the_time_of_a_deferred_event_is_that_of_execute(bus, tmp_path, read, remote):
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    bus.execute(STEP, {"loss": remote(0.25)}, {"step": 1})
+    bus.execute(STEP, {"loss": 0.5}, {"step": 2})
+    attachment.detach()
+    attachment.handler(STEP, {"loss": remote(0.75)}, {"step": 3}, None)
+    records = sorted(read(path), key=lambda record: record["timestamp"])
+    assert [(r["metadata"]["step"], r["measurements"]["loss"]) for r in records] == [
+        (1, 0.25),
+        (2, 0.5),
+        (3, 0.75),
+    ]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda tensor: ({"loss": tensor}, {}),
+        lambda tensor: ({}, {"loss": tensor}),
+        lambda tensor: ({}, MappingProxyType({"loss": tensor})),
+        lambda tensor: ({"seed": 2**70, "loss": tensor}, {}),
+        lambda tensor: ({"loss": math.nan, "norms": tensor}, {1: "a"}),
+    ],
+)
+def test_no_thread_but_the_worker_reads_a_device(bus, tmp_path, read, remote, place):
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    bus.execute(STEP, *place(remote(0.25)))
+    assert attachment.flush()
+    (worker,) = remote.readers
+    assert worker.name == "trainbus-jsonl"
+    (record,) = read(path)
+    assert 0.25 in {**record["measurements"], **record["metadata"]}.values()
+
+
+def test_a_sink_by_itself_writes_whatever_it_takes(tmp_path, read, bus, remote):
+    site = handlers.Site("by hand", bus, (telemetry.ALL,), "zero")
+    sink = create(site, path=tmp_path / "m.jsonl")
+    sink(STEP, {"loss": remote(0.25)}, {}, None)
+    sink.close()
+    assert read(tmp_path / "m.jsonl")[0]["measurements"] == {"loss": 0.25}
+
+
+# fork
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")  # jax warns of it, wherever it was imported
+def test_a_forked_child_writes_to_the_same_file(bus, tmp_path, read, steps):
+    path = tmp_path / "m.jsonl"
+    handlers.attach("jsonl", path=path, registry=bus)
+    bus.execute(STEP, {}, {"step": 0})
+    child = os.fork()
+    if child == 0:
+        bus.execute(STEP, {}, {"step": 1})
+        bus.detach("jsonl")
+        os._exit(0)
+    os.waitpid(child, 0)
+    bus.execute(STEP, {}, {"step": 2})
+    assert steps(read(path)) == [0, 1, 2]
+
+
+def test_the_file_has_the_permissions_of_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        emit_all(tmp_path / "m.jsonl")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "m.jsonl").stat().st_mode) == 0o640
+
+
+def test_a_file_that_may_not_be_written(tmp_path, bus):
+    path = tmp_path / "m.jsonl"
+    path.touch(0o400)
+    if os.geteuid() == 0:  # to whom the mode means nothing
+        path = Path("/proc/sys/kernel/osrelease")
+    with pytest.raises(PermissionError) as caught:
+        handlers.attach("jsonl", path=path, registry=bus)
+    assert str(caught.value) == (
+        f"[Errno 13] Handler 'jsonl' cannot write '{path}': Permission denied. "
+        "Give a file that can be written: path='runs/metrics.jsonl'."
+    )
+    assert isinstance(caught.value.__cause__, PermissionError)

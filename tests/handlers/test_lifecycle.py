@@ -1,0 +1,198 @@
+import gc
+import json
+import multiprocessing
+import os
+import threading
+import weakref
+
+import pytest
+
+import handlers
+from telemetry import Registry, signals
+
+STEP = ("training", "step")
+
+SLOW_SINK = """
+import sys, types
+import handlers, telemetry
+from importlib import metadata
+
+class Sink:
+    delivery = "background"
+    def __init__(self, site):
+        self.site = site
+    def __call__(self, event, measurements, metadata, config):
+        print(self.site.handler_id, metadata["step"], flush=True)
+    def close(self):
+        print(self.site.handler_id, "closed", flush=True)
+
+module = types.ModuleType("told")
+module.create = lambda site: Sink(site)
+sys.modules["told"] = module
+"""
+
+
+@pytest.fixture
+def told(install, tmp_path, run_script):
+    """Run a program in which the handler "told" prints what it gets."""
+    site = install("told-sinks", told="told:create")
+
+    def told(source, **options):
+        env = {**os.environ, "PYTHONPATH": str(site)}
+        return run_script(SLOW_SINK + source, env=env, **options).stdout.split("\n")[:-1]
+
+    return told
+
+
+def test_what_waits_at_exit_is_delivered_and_the_newest_is_closed_first(told):
+    lines = told("""
+for name in ("a", "b"):
+    handlers.attach("told", id=name)
+for step in range(3):
+    telemetry.execute(("training", "step"), {}, {"step": step})
+""")
+    assert [line for line in lines if line.startswith("a")] == ["a 0", "a 1", "a 2", "a closed"]
+    assert lines.index("b closed") < lines.index("a closed")
+
+
+def test_what_other_exit_hooks_emit_is_delivered_too(told):
+    lines = told("""
+import atexit
+atexit.register(telemetry.execute, ("training", "step"), {}, {"step": 9})
+handlers.attach("told")
+""")
+    assert lines == ["told closed", "told 9"]
+
+
+def test_an_exception_that_ends_the_program_loses_nothing(told):
+    lines = told(
+        """
+handlers.attach("told")
+telemetry.execute(("training", "step"), {}, {"step": 1})
+raise SystemExit(3)
+""",
+        expect=3,
+    )
+    assert lines == ["told 1", "told closed"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_delivers_and_closes(told, method):
+    lines = told(f"""
+import multiprocessing
+
+def child():
+    if {method!r} != "fork":
+        handlers.attach("told")
+    telemetry.execute(("training", "step"), {{}}, {{"step": "child"}})
+
+if __name__ == "__main__":
+    handlers.attach("told")
+    telemetry.execute(("training", "step"), {{}}, {{"step": "parent"}})
+    process = multiprocessing.get_context({method!r}).Process(target=child)
+    process.start()
+    process.join()
+    print("joined", process.exitcode, flush=True)
+""")
+    assert sorted(lines) == sorted(
+        ["told child", "told closed", "told parent", "told closed", "joined 0"]
+    )
+    assert lines.index("told child") < lines.index("joined 0")
+
+
+def test_a_handler_attached_in_a_forked_child_is_closed_at_its_end(told):
+    lines = told("""
+import multiprocessing
+
+def child():
+    handlers.attach("told")
+    telemetry.execute(("training", "step"), {}, {"step": 1})
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+""")
+    assert lines == ["told 1", "told closed"]
+
+
+def test_a_gzip_file_is_whole_after_an_exit(run_script, tmp_path):
+    import gzip
+
+    path = tmp_path / "m.jsonl.gz"
+    run_script(
+        """
+import sys
+import handlers, telemetry
+handlers.attach("jsonl", path=sys.argv[1])
+telemetry.execute(("training", "step"), {}, {"step": 1})
+""",
+        path,
+    )
+    assert json.loads(gzip.decompress(path.read_bytes()))["metadata"] == {"step": 1}
+
+
+def test_a_sink_is_closed_once_whoever_detaches(bus, gated):
+    attachment = handlers.attach("gated", registry=bus)
+    threads = [threading.Thread(target=attachment.detach) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert attachment.handler.closed.is_set()
+    attachment._lifecycle.end()
+
+
+def test_detaching_another_handler_of_the_same_id_on_another_bus_closes_nothing(bus, gated):
+    attachment = handlers.attach("gated", registry=bus)
+    other = Registry()
+    other.attach("gated", STEP, lambda *event: None)
+    other.detach("gated")
+    bus.attach("unrelated", STEP, lambda *event: None)
+    bus.detach("unrelated")
+    assert not attachment.handler.closed.is_set()
+
+
+def test_a_newcomer_with_the_id_is_not_closed_for_the_other(bus, gated):
+    first = handlers.attach("gated", registry=bus)
+    taken = []
+
+    def take_the_id(registry, handler_id):
+        if handler_id == "gated" and not taken:
+            taken.append(handlers.attach("gated", registry=bus))
+
+    with signals.handler_detached.connected_to(take_the_id, sender=bus):
+        first.detach()
+    assert first.handler.closed.is_set()
+    assert not taken[0].handler.closed.is_set()
+    assert taken[0].active
+
+
+def test_a_detached_handler_is_forgotten(bus, tmp_path):
+    attachment = handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus)
+    bus.execute(STEP, {})
+    sink = weakref.ref(attachment.handler)
+    bus.detach("jsonl")
+    del attachment
+    gc.collect()
+    assert sink() is None
+    assert list(signals.handler_detached.receivers_for(bus)) == []
+
+
+def _emit_in_pool(number):
+    import telemetry
+
+    telemetry.execute(STEP, {"loss": 0.5}, {"step": number})
+    return os.getpid()
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")  # jax warns of it, wherever it was imported
+def test_a_pool_of_forked_workers_writes_each_event_once(tmp_path, read, steps):
+    path = tmp_path / "m.jsonl"
+    with handlers.attach("jsonl", path=path, background=True) as attachment:
+        _emit_in_pool(-1)
+        pool = multiprocessing.get_context("fork").Pool(2)
+        pool.map(_emit_in_pool, range(20), chunksize=1)
+        pool.close()
+        pool.join()
+        assert attachment.flush()
+    assert sorted(steps(read(path))) == list(range(-1, 20))
