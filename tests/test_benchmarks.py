@@ -1,0 +1,42 @@
+"""The benchmarks run; what they print is for people, and no bound is asserted here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_benchmarks(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "peers"),
+    [
+        ("dispatch", ["bare dispatcher", "blinker", "pyee", "logging", "opentelemetry"]),
+        ("spans", ["minimal class", "@contextmanager", "opentelemetry"]),
+        ("jsonl", ["os.write", "json.dumps", "structlog", "loguru", "python-json-logger"]),
+    ],
+)
+def test_each_benchmark_prints_ours_beside_its_peers(name, peers):
+    done = run_benchmarks(name, "--quick")
+    assert done.returncode == 0, done.stderr
+    for contender in ["trainbus", *peers]:
+        assert contender in done.stdout
+    assert "bound" in done.stdout
+
+
+def test_an_unknown_benchmark_is_refused():
+    done = run_benchmarks("dispach")
+    assert done.returncode == 2
+    assert "dispach" in done.stderr
