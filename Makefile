@@ -10,6 +10,7 @@ help: ## say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/.demo ## train a small network with the bus in the middle, write runs/<id>/
+	$(if $(findstring torch,$(ARGS)),$(PIP) -e '.[demo,torch]')
 	$(BIN)/telemetry demo $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite, all frameworks included
@@ -32,12 +33,12 @@ docs: $(VENV)/.demo ## render the event catalogue into docs/events.md
 	$(BIN)/python docs/render_events.py
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "trainbus needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing what the demo needs into $(VENV) ..."

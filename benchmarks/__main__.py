@@ -8,7 +8,7 @@ import os
 import platform
 from importlib.metadata import version
 
-NAMES = ("dispatch", "spans", "jsonl")
+NAMES = ("dispatch", "spans", "jsonl", "imports")
 PACKAGES = (
     "trainbus",
     "blinker",

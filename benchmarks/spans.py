@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from blinker import Signal
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from pyee import EventEmitter
 
 from benchmarks.bare import BareDispatcher, EventName, MinimalSpan, Values
 from benchmarks.table import Bound, print_table
@@ -58,7 +62,66 @@ def _opentelemetry(count: int) -> Contender:
     return Contender("opentelemetry: no exporter", statement, names)
 
 
-CONTENDERS = (_minimal, _ours, _generator, _opentelemetry)
+def _blinker(count: int) -> Contender:
+    return _over("blinker: two sends", BlinkerBus(count))
+
+
+def _pyee(count: int) -> Contender:
+    return _over("pyee: two emits", PyeeBus(count))
+
+
+def _logging(count: int) -> Contender:
+    return _over(f"logging: two infos, {'NullHandler' if count else 'disabled'}", LoggingBus(count))
+
+
+def _over(label: str, bus: Any) -> Contender:
+    # They have no spans: the minimal class emits through them.
+    names = {"Span": MinimalSpan, "bus": bus, "names": NAMES, "metadata": METADATA}
+    return Contender(label, "with Span(bus, names, metadata): pass", names)
+
+
+CONTENDERS = (_minimal, _ours, _generator, _blinker, _pyee, _logging, _opentelemetry)
+
+
+class BlinkerBus:
+    def __init__(self, count: int) -> None:
+        self.signals = {name: Signal() for name in NAMES}
+        self.receivers = [partial(_receive, number) for number in range(count)]
+        for signal in self.signals.values():
+            for receiver in self.receivers:
+                signal.connect(receiver, weak=False)
+
+    def execute(self, event: EventName, measurements: Values, metadata: Values) -> None:
+        self.signals[event].send(self, measurements=measurements, metadata=metadata)
+
+
+class PyeeBus:
+    def __init__(self, count: int) -> None:
+        self.emitter = EventEmitter()
+        self.dotted = {name: ".".join(name) for name in NAMES}
+        for number in range(count):
+            for name in self.dotted.values():
+                self.emitter.on(name, partial(_receive, number))
+
+    def execute(self, event: EventName, measurements: Values, metadata: Values) -> None:
+        self.emitter.emit(self.dotted[event], event, measurements=measurements, metadata=metadata)
+
+
+class LoggingBus:
+    def __init__(self, count: int) -> None:
+        self.dotted = {name: ".".join(name) for name in NAMES}
+        self.logger = logging.getLogger(f"benchmarks.spans.{count}")
+        self.logger.setLevel(logging.INFO if count else logging.WARNING)
+        self.logger.propagate = False
+        for _ in range(count):
+            self.logger.addHandler(logging.NullHandler())
+
+    def execute(self, event: EventName, measurements: Values, metadata: Values) -> None:
+        self.logger.info("%s %s %s", self.dotted[event], measurements, metadata)
+
+
+def _receive(number: int, sender: Any, measurements: Any, metadata: Any) -> None:
+    pass
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from clipping.autoclip import AutoClip
 from clipping.by_hand import apply, step
@@ -37,8 +38,19 @@ __all__ = [
     "step",
 ]
 
+_SUBMODULES = ("numpy", "torch")
+
+
+if TYPE_CHECKING:
+    from clipping import numpy as numpy
+    from clipping import torch as torch
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES})
+
 
 def __getattr__(name: str) -> ModuleType:
-    if name in ("numpy", "torch"):
+    if name in _SUBMODULES:
         return importlib.import_module(f"clipping.{name}")
     raise AttributeError(f"module 'clipping' has no attribute {name!r}")

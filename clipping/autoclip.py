@@ -22,7 +22,8 @@ class AutoClip(Clipper):
     - ``mode="auto"``: T is the median plus 3 sample standard deviations of the last
       ``window_size`` norms before this step, and the history takes in the norm after clipping, so
       that a spike does not raise its own threshold. There is none while there are less than two
-      norms, or while all of them are 0.
+      norms, or while all of them are 0. Norms that are all alike have no deviation, so that
+      everything above them is clipped to them.
     - ``mode="percentile", history="window"``: T is the percentile (linear interpolation) of the
       last ``window_size`` norms, this step's included.
     - ``mode="percentile", history="ema"``: the same with weights ``ema_decay ** age``.

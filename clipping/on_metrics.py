@@ -13,9 +13,9 @@ FAILURE: Final = ("telemetry", "handler", "failure")
 
 
 class Listener:
-    """A callback on a bus of its own, so that it hears one clipper and nobody hears it.
+    """A callback that hears one clipper.
 
-    That bus detaches it when it raises, and logs; the announcement is passed on to everybody.
+    When it raises, that is announced and logged like the failure of a handler.
 
     Args:
         on_metrics: Called with a `MetricsRecord`. What it raises goes no further, and it is not
@@ -31,25 +31,28 @@ class Listener:
                 f"on_metrics must be a function of one record, got {on_metrics!r} "
                 f"({type(on_metrics).__name__}). Leave it out to have no callback."
             )
-        self._bus = telemetry.Registry()
-        self._bus.attach(HANDLER_ID, telemetry.ALL, _deliver, config=on_metrics)
-        self._bus.attach("announce", FAILURE, _announce)
+        self._on_metrics = on_metrics
+        self._failed = False
 
     def tell(
         self, event: telemetry.EventName, measurements: Mapping[str, Any], about: Mapping[str, Any]
     ) -> None:
         """Call the callback, unless it has failed before."""
-        self._bus.execute(event, measurements, about)
+        if self._failed:
+            return
+        record: Any = {**{name: about[name] for name in ("algo", "key", "scope")}, **measurements}
+        try:
+            self._on_metrics(record)
+        except Exception as error:
+            self._failed = True
+            _fail(self._on_metrics, event, error)
 
 
-def _deliver(
-    _event: telemetry.EventName,
-    measurements: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-    on_metrics: Any,
-) -> None:
-    about = {name: metadata[name] for name in ("algo", "key", "scope")}
-    on_metrics({**about, **measurements})
+def _fail(on_metrics: OnMetrics, event: telemetry.EventName, error: Exception) -> None:
+    """What the bus does with a handler that raises, on a bus where it is the only one."""
+    bus = telemetry.Registry()
+    bus.attach("announce", FAILURE, _announce)
+    bus.attach(HANDLER_ID, event, lambda *_: None, config=on_metrics).fail(event, error)
 
 
 def _announce(

@@ -11,13 +11,12 @@ Example:
 from handlers.attach import attach
 from handlers.clock import event_time_ns
 from handlers.losses import Losses
-from handlers.records import Closeable, Delivery, Eager, Flushable, Overflow, Ranks, Sink, Site
+from handlers.records import Closeable, Delivery, Flushable, Overflow, Ranks, Sink, Site
 from handlers.sink_attachment import SinkAttachment
 
 __all__ = [
     "Closeable",
     "Delivery",
-    "Eager",
     "Flushable",
     "Losses",
     "Overflow",

@@ -23,7 +23,6 @@ from telemetry import (
     HandlerFunction,
     Pattern,
     Registry,
-    default_registry,
 )
 from telemetry.ranks import rank
 
@@ -97,7 +96,7 @@ def attach(
     check.check_delivery(background, queue_size, overflow, flush_timeout)
     # Whatever can be refused is refused above and in the rehearsal, so that a call that fails has
     # made no file, no connection and no thread.
-    registry = default_registry if registry is None else registry
+    registry = check.registry_of(registry)
     site = Site(name if id is None else id, registry, check.events_of(events), ranks)
     _rehearse(site, on_failure)
 

@@ -117,16 +117,17 @@ def create(site: Site, *, path: str | os.PathLike[str]) -> Jsonl:
 
     Args:
         site: Where it is attached.
-        path: The file, whose directories are made. It is appended to, never overwritten. With the
-            suffix ``.gz`` it is compressed. ``{rank}`` in it stands for the process's rank; with
-            ``ranks="all"`` and no ``{rank}``, the rank comes before the suffix.
+        path: The file, whose directories are made. It is appended to, never overwritten. ``~`` is
+            your home. With the suffix ``.gz`` it is compressed. ``{rank}`` in it stands for the
+            process's rank; with ``ranks="all"`` and no ``{rank}``, the rank comes before the
+            suffix. A file that is moved away is written to wherever it is.
 
     Raises:
         TypeError: The path is no string and no ``os.PathLike``.
         ValueError: It is empty.
         OSError: The file cannot be opened for writing.
     """
-    target = _ranked(_check_path(site, path), site)
+    target = _ranked(_check_path(site, path), site).expanduser()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         file = GzipLineFile(target) if target.suffix == ".gz" else LineFile(target)

@@ -62,7 +62,10 @@ def _unknown(name: str) -> str:
         )
     message = f"Unknown handler {name!r}. Known handlers: {', '.join(known)}."
     if name in _extras():
-        return f"{message} An extra has that name: pip install -U '{DISTRIBUTION}[{name}]'"
+        return (
+            f"{message} This version has none for the extra {name!r}; one that has installs it "
+            f"with: pip install -U '{DISTRIBUTION}[{name}]'"
+        )
     return message + suggestion(name, known)
 
 

@@ -84,7 +84,7 @@ class Losses:
     def _log(self, because: object = "") -> None:
         self._logged = self._total
         logger.warning(
-            "Handler %r has lost %d events so far (%s)%s",
+            "Handler %r, events lost so far: %d (%s)%s",
             self._site.handler_id,
             self._total,
             self._policy,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from handlers.lookup import suggestion
 from handlers.records import Factory, Overflow, Ranks
-from telemetry import Pattern
+from telemetry import Pattern, Registry, default_registry
 
 
 def check_options(name: str, factory: Factory, options: dict[str, Any], common: list[str]) -> None:
@@ -43,6 +43,18 @@ def events_of(events: object) -> tuple[Pattern, ...]:
             f"({type(events).__name__}). Write [('training', 'step')]."
         )
     return tuple(events)
+
+
+def registry_of(registry: object) -> Registry:
+    """The bus that is meant, by default that of the functions of `telemetry`."""
+    if registry is None:
+        return default_registry
+    if not isinstance(registry, Registry):
+        raise TypeError(
+            f"registry must be a telemetry.Registry, got {registry!r} ({type(registry).__name__}). "
+            "Leave it out for the bus of the functions of telemetry."
+        )
+    return registry
 
 
 def check_where(where: object) -> None:
@@ -108,7 +120,7 @@ def check_delivery(
 
 def _check_takes_three(function: Callable[..., object]) -> None:
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return  # some builtins do not tell their signature
     try:

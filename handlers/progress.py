@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final, TextIO
 
@@ -42,7 +41,6 @@ class Screen:
             markup=False,
             emoji=False,
         )
-        self._coloured = "NO_COLOR" not in os.environ
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._done = 0.0
@@ -51,8 +49,10 @@ class Screen:
 
     def print(self, line: Line) -> None:
         """Print a line, above the bar if there is one."""
-        style = line.colour if self._coloured else ""
-        self._console.print(Text(line.text, style=style), soft_wrap=True)
+        if self._bar is not None:
+            self._bar.refresh()  # what stands under the line is as new as the line
+        # rich leaves colours out itself where NO_COLOR is set.
+        self._console.print(Text(line.text, style=line.colour), soft_wrap=True)
 
     def step(self, step: float, total: float, values: str) -> None:
         """Move the bar; it is drawn ten times a second at most, and at its end."""

@@ -57,7 +57,7 @@ def check_function(label: str, argument: str, function: object) -> None:
             f"when it is called. {argument} is a plain function of (data, logprobs)."
         )
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return  # some builtins do not tell their signature
     try:

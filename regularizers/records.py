@@ -99,7 +99,7 @@ class BaseLossOutput:
     def to_dict(self) -> dict[str, Any]:
         """As ``base_loss`` in `CustomLossOutput.to_dict`."""
         return _without_none(
-            {"value": self.value, "grad_norm": self.grad_norm, "custom": self.custom}
+            {"value": self.value, "grad_norm": self.grad_norm, "custom": dict(self.custom)}
         )
 
 
@@ -134,7 +134,7 @@ class RegularizerOutput:
                 "contribution": self.contribution,
                 "grad_norm": self.grad_norm,
                 "grad_norm_weighted": self.grad_norm_weighted,
-                "custom": self.custom,
+                "custom": dict(self.custom),
             }
         )
 

@@ -91,8 +91,6 @@ def custom_loss(
         (5.0, 3.0)
         >>> round(output.loss_total, 9)
         5.3
-
-    The events and the output are those of ADR-003, "Telemetry Schema for Regularizers".
     """
     specs = check_specs(regularizers)
     base = Function.of_base_loss(base_loss_fn, base_grad_fn)

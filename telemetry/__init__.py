@@ -12,7 +12,7 @@ Example:
     >>> telemetry.detach("printer")
 """
 
-from telemetry import events, ranks, signals, testing, values
+from telemetry import events, extras, ranks, signals, testing, values
 from telemetry.ambient import context
 from telemetry.attachment import Attachment
 from telemetry.errors import (
@@ -50,6 +50,7 @@ __all__ = [
     "enabled",
     "events",
     "execute",
+    "extras",
     "list_handlers",
     "ranks",
     "signals",

@@ -37,7 +37,7 @@ class context:  # noqa: N801 -- used as a verb, like contextlib.suppress
 
     __slots__ = ("_metadata", "_tokens")
 
-    def __init__(self, **metadata: Any) -> None:
+    def __init__(self, /, **metadata: Any) -> None:
         self._metadata = metadata
         self._tokens: list[Token[Ambient]] = []
 

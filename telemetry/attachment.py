@@ -64,4 +64,4 @@ class Attachment:
         self.detach()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._id!r} {'active' if self.active else 'detached'}>"
+        return f"<{type(self).__name__} {self.id!r} {'active' if self.active else 'detached'}>"

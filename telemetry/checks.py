@@ -12,11 +12,13 @@ from telemetry.records import OnFailure, Pattern
 
 def check_handler_id(handler_id: object) -> None:
     """Raise TypeError for an id that cannot be looked up."""
-    if not isinstance(handler_id, Hashable):
+    try:
+        hash(handler_id)
+    except TypeError as unhashable:
         raise TypeError(
             f"Handler id must be hashable, got {handler_id!r} ({type(handler_id).__name__}). "
             "Use a string."
-        )
+        ) from unhashable
 
 
 def check_patterns(events: object) -> tuple[Pattern, ...]:
@@ -55,7 +57,7 @@ def check_function(function: object, handler_id: Hashable) -> None:
             "Handlers are called in the emitter's thread and not awaited: give a plain function."
         )
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return  # some builtins do not tell their signature
     try:

@@ -23,12 +23,16 @@ def decorate(function: Any, new_span: Callable[[], Span]) -> Any:
     Raises:
         TypeError: It is no function.
     """
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(decorate(function.__func__, new_span))
     if not callable(function) or inspect.isclass(function):
         raise TypeError(
             f"A span can decorate functions, coroutine functions and generator functions, "
             f"got {function!r} ({type(function).__name__})."
         )
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 -- of an object that is called
+    ):
         wrapper = _coroutine(function, new_span)
     elif inspect.isasyncgenfunction(function):
         wrapper = _async_generator(function, new_span)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from traceback import StackSummary, walk_tb
@@ -13,11 +12,10 @@ if TYPE_CHECKING:
     from telemetry.registry import Registry
     from telemetry.table import Handler
 
+from telemetry.log import log_error
 from telemetry.records import EventName
 
 FAILURE: Final[EventName] = ("telemetry", "handler", "failure")
-
-logger = logging.getLogger("telemetry")
 
 
 class _Thread(threading.local):
@@ -36,13 +34,13 @@ def announce(registry: Registry, handler: Handler, event: EventName, error: Exce
             registry.execute(FAILURE, *_describe(handler, event, error))
         finally:
             _thread.announcing = False
-    logger.error(
+    log_error(
+        error,
         "Handler %r failed on event %s and %s: %r",
         handler.id,
         ".".join(event),
         "was detached" if handler.on_failure == "detach" else "stays attached",
         error,
-        exc_info=error,
     )
 
 

@@ -73,12 +73,15 @@ class Registry:
             return
         if type(measurements) is not dict:
             _check_mapping(event, "Measurements", measurements)
-        if (ambient := ambient_metadata()) is not None:
+        ambient = ambient_metadata()
+        if ambient is not None:
             try:
                 metadata = {**ambient} if metadata is EMPTY else {**ambient, **metadata}
             except TypeError:
                 _check_mapping(event, "Metadata", metadata)
                 raise
+        elif metadata is EMPTY:
+            metadata = {}
         for call in calls:
             try:
                 call[0](event, measurements, metadata, call[1])

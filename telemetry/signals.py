@@ -16,10 +16,11 @@ Example:
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from blinker import Signal
+
+from telemetry.log import log_error
 
 __all__ = ["handler_attached", "handler_detached", "handler_failed"]
 
@@ -27,13 +28,13 @@ handler_attached = Signal("handler_id: it hears events from now on")
 handler_detached = Signal("handler_id: it was detached, by a call or by its own failure")
 handler_failed = Signal("handler_id, error: the exception that the handler raised")
 
-logger = logging.getLogger("telemetry")
-
 
 def notify(signal: Signal, sender: object, **message: Any) -> None:
     """Call the receivers one by one; ``Signal.send`` would stop at the first that raises."""
+    if signal.is_muted:
+        return
     for receiver in tuple(signal.receivers_for(sender)):
         try:
             receiver(sender, **message)
-        except Exception:
-            logger.exception("Receiver %r of a telemetry signal failed", receiver)
+        except Exception as error:
+            log_error(error, "Receiver %r of a telemetry signal failed: %r", receiver, error)

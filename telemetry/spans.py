@@ -88,14 +88,9 @@ class Span:
             self._names = _names[prefix]
         except (KeyError, TypeError):
             self._names = _name(prefix)
-        if type(metadata) is not dict and not isinstance(metadata, Mapping):
-            raise TypeError(
-                f"Metadata of span {prefix!r} must be a mapping, got {metadata!r} "
-                f"({type(metadata).__name__}). Write {{'name': value}}."
-            )
         self._registry = registry
         self._prefix = prefix
-        self._metadata = metadata
+        self._metadata = metadata if type(metadata) is dict else self._mapping("Metadata", metadata)
         self._measured: dict[str, Any] | None = None
         self._annotated: dict[str, Any] | None = None
         self._begun = False
@@ -104,12 +99,28 @@ class Span:
         self.context = None
 
     def measure(self, measurements: Mapping[str, Any] = NOTHING, /, **more: Any) -> None:
-        """Add measurements to the stop or exception event."""
-        self._measured = {**(self._measured or NOTHING), **measurements, **more}
+        """Add measurements to the stop or exception event.
+
+        Raises:
+            TypeError: They are no mapping.
+        """
+        self._measured = {
+            **(self._measured or NOTHING),
+            **self._mapping("Measurements", measurements),
+            **more,
+        }
 
     def annotate(self, metadata: Mapping[str, Any] = NOTHING, /, **more: Any) -> None:
-        """Add metadata to the stop or exception event."""
-        self._annotated = {**(self._annotated or NOTHING), **metadata, **more}
+        """Add metadata to the stop or exception event.
+
+        Raises:
+            TypeError: They are no mapping.
+        """
+        self._annotated = {
+            **(self._annotated or NOTHING),
+            **self._mapping("Metadata", metadata),
+            **more,
+        }
 
     def begin(self) -> None:
         """Start the clock and emit the start event. `start_span` and ``with`` do it for you."""
@@ -207,6 +218,14 @@ class Span:
     def __repr__(self) -> str:
         return f"<Span {'.'.join(self._prefix)}>"
 
+    def _mapping(self, what: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"{what} of span {self._prefix!r} must be a mapping, got {given!r} "
+                f"({type(given).__name__}). Write {{'name': value}}."
+            )
+        return given
+
     def _take_start(self) -> int | None:
         # Deleting is atomic, so of two threads that end a span at once, one finds nothing.
         try:
@@ -220,7 +239,7 @@ class Span:
         context = new_span_context()
         self._metadata = {CONTEXT_KEY: context, **(self._metadata or NOTHING)}
         given = self._metadata[CONTEXT_KEY]
-        self.context = given if isinstance(given, SpanContext) else context
+        self.context = given if isinstance(given, SpanContext) else None
 
     def _emit_end(self, event: EventName, started: int, cause: Mapping[str, Any]) -> None:
         if self.context is None:

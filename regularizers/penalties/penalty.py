@@ -43,6 +43,9 @@ class Penalty(Generic[P]):
         """The value."""
         return self._value(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"<Penalty {getattr(self._value, '__name__', self._value)}>"
+
     def grad(self, *args: P.args, **kwargs: P.kwargs) -> Tree:
         """The gradient of the value by ``logprobs``, a tree of the same shape."""
         return self._grad(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import time
@@ -89,6 +90,13 @@ def _make_directory(out: Path, run_id: str) -> Path:
     return directory
 
 
+def _needs(backend: str) -> str:
+    """What has to be installed for another backend."""
+    if importlib.util.find_spec(backend) is not None:
+        return ""
+    return f"   after: pip install 'trainbus[{backend}]', or '.[{backend}]' in a checkout"
+
+
 def _command() -> str:
     """How this program is started again."""
     if shutil.which("telemetry"):
@@ -108,7 +116,7 @@ Test accuracy {result.accuracy:.1%}. Optimizer steps by outcome of clipping: {ou
 Wrote   {result.log}    every event, one JSON object a line
         {result.picture}     the picture drawn from it
 
-Try     {command} demo --backend {other}
+Try     {command} demo --backend {other}{_needs(other)}
         {command} events smartclip      what the clipper emits
         head -n 3 {result.log}
         docs/tutorial.md of the source: attach, span, write a handler, detach"""

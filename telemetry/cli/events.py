@@ -7,7 +7,7 @@ import difflib
 
 import click
 
-from telemetry.events import CATALOGUE, EventSpec, Field
+from telemetry.events import CATALOGUE, EventSpec, Field, select
 from telemetry.names import check_pattern, overlaps
 
 
@@ -24,9 +24,14 @@ from telemetry.names import check_pattern, overlaps
 def events(prefix: str, form: str) -> None:
     """Print the event catalogue, or the part of it that begins with PREFIX.
 
-    PREFIX is dotted, such as training or smartclip.clip.stop.
+    PREFIX is dotted, such as training or smartclip.clip.stop; with * and ** it is a pattern of
+    whole names.
     """
-    specs = [spec for spec in CATALOGUE if overlaps(spec.name, _parse(prefix))]
+    pattern = _parse(prefix)
+    if "*" in prefix:
+        specs = select(pattern)
+    else:
+        specs = [spec for spec in CATALOGUE if overlaps(spec.name, pattern)]
     if not specs:
         raise click.ClickException(_unknown(prefix))
     printers = {"text": as_text, "markdown": as_markdown, "json": as_json}

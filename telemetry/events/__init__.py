@@ -13,17 +13,29 @@ from __future__ import annotations
 
 from telemetry.events.catalogue import CATALOGUE
 from telemetry.events.spec import EventSpec, Field
-from telemetry.names import matches
+from telemetry.names import check_event, check_pattern, matches
 from telemetry.records import EventName, Pattern
 
 __all__ = ["CATALOGUE", "EventSpec", "Field", "find", "select"]
 
 
 def find(event: EventName) -> EventSpec | None:
-    """The row of an event, None for one that the catalogue does not know."""
+    """The row of an event, None for one that the catalogue does not know.
+
+    Raises:
+        TypeError: It is no tuple of strings.
+        ValueError: It is empty or has a bad segment.
+    """
+    check_event(event)
     return next((spec for spec in CATALOGUE if matches(spec.name, event)), None)
 
 
 def select(pattern: Pattern) -> list[EventSpec]:
-    """The rows whose name a pattern matches."""
+    """The rows whose name a pattern matches.
+
+    Raises:
+        TypeError: It is no tuple of strings.
+        ValueError: It is empty or has a bad segment.
+    """
+    check_pattern(pattern)
     return [spec for spec in CATALOGUE if matches(pattern, spec.name)]

@@ -52,9 +52,7 @@ def _span(
             ended,
             detail=detail,
         ),
-        EventSpec(
-            (*prefix, "exception"), f"{about} has failed", emitter, reported, (*_END, *stop), failed
-        ),
+        EventSpec((*prefix, "exception"), f"{about} has failed", emitter, reported, _END, failed),
     )
 
 

@@ -68,7 +68,7 @@ def test_start_says_what_is_about_to_happen(second_step, kit):
     assert metadata == ABOUT | {"backend": kit.name, "dry_run": True}
 
 
-def test_group_event_is_the_record_of_the_seed(second_step):
+def test_group_event_has_the_documented_fields(second_step):
     (group,) = second_step((*CLIP, "group"))
     assert group.measurements == {
         "grad_norm": 3.0,

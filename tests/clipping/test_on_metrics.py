@@ -26,7 +26,7 @@ def run(kit, clipper, norms, on_metrics):
             optimizer.step()
 
 
-def test_record_is_the_one_of_the_seed(kit, percentile):
+def test_record_has_the_documented_fields(kit, percentile):
     records = []
     run(kit, percentile(50.0), [1.0, 3.0], records.append)
     assert len(records) == 2

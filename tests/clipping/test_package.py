@@ -50,3 +50,7 @@ def test_submodules_are_attributes():
     ]
     with pytest.raises(AttributeError, match="module 'clipping' has no attribute 'mxnet'"):
         clipping.mxnet  # noqa: B018 -- looking it up is the test
+
+
+def test_submodules_are_listed_before_they_are_imported():
+    assert {"numpy", "torch"} <= set(dir(clipping))

@@ -412,3 +412,19 @@ def test_a_taken_id_can_be_used_again_after_detaching(tmp_path, bus):
             bus.execute(STEP, {}, {"step": number})
     records = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert [record["metadata"]["step"] for record in records] == [0, 1, 2]
+
+
+def test_what_is_attached_says_what_it_is(bus):
+    attachment = handlers.attach("memory", registry=bus)
+    assert repr(attachment) == "<SinkAttachment 'memory' active>"
+    attachment.detach()
+    assert repr(attachment) == "<SinkAttachment 'memory' detached>"
+
+
+def test_a_registry_that_is_none_is_refused():
+    with pytest.raises(TypeError) as caught:
+        handlers.attach("memory", registry=3)
+    assert str(caught.value) == (
+        "registry must be a telemetry.Registry, got 3 (int). "
+        "Leave it out for the bus of the functions of telemetry."
+    )

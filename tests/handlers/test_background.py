@@ -93,8 +93,8 @@ def test_drop_oldest_keeps_the_newest_and_announces_the_rest(attach, step, drops
     assert drops[0] == (1, {"handler_id": "gated", "policy": "drop_oldest"})
     assert len(drops) == 2  # at once, and at the end
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "Handler 'gated' has lost 1 events so far (drop_oldest): the queue is full",
-        "Handler 'gated' has lost 7 events so far (drop_oldest)",
+        "Handler 'gated', events lost so far: 1 (drop_oldest): the queue is full",
+        "Handler 'gated', events lost so far: 7 (drop_oldest)",
     ]
 
 
@@ -228,9 +228,10 @@ def test_detaching_delivers_what_waits_and_closes(attach, step, drops):
 
 def test_detaching_waits_no_longer_than_the_timeout_and_counts_what_is_left(attach, step, drops):
     attachment = attach(flush_timeout=0.05)
-    block(attachment, step)
-    step(1)
-    step(2)
+    attachment.handler.gate.clear()
+    for number in range(3):
+        step(number)
+    assert attachment.handler.entered.wait(10)
     attachment.detach()
     assert drops == [(3, {"handler_id": "gated", "policy": "drop_oldest"})]
     assert attachment.flush() is False
@@ -281,6 +282,19 @@ def test_a_sink_that_fails_in_the_worker_is_detached_first(bus, attach, step, dr
     assert drops == [(2, {"handler_id": "gated", "policy": "drop_oldest"})]
     assert attachment.handler.steps == []
     assert "Handler 'gated' failed on event training.step and was detached" in caplog.text
+
+
+def test_the_announcement_of_a_failure_has_its_own_time(bus, attach, step):
+    attachment = attach()
+    times = []
+    failure = ("telemetry", "handler", "failure")
+    bus.attach("clock", failure, lambda *event: times.append(handlers.event_time_ns()))
+    block(attachment, step)
+    attachment.handler.error = OSError("gone")
+    before = time.time_ns()
+    attachment.handler.gate.set()
+    assert attachment.handler.closed.wait(10)
+    assert times[0] >= before
 
 
 def test_a_sink_that_is_kept_goes_on_after_a_failure(bus, attach, step, caplog):

@@ -167,7 +167,7 @@ class Terminal:
         self.columns, self.rows = columns, rows
         self.raw = b""
 
-    def run(self, source, **environment):
+    def run(self, source, expect=0, **environment):
         parent, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, self.columns, 0, 0))
         env = {
@@ -193,7 +193,7 @@ class Terminal:
         os.close(parent)
         error = process.stderr.read()
         process.stderr.close()
-        assert process.wait(30) == 0, error
+        assert process.wait(30) == expect, error
         assert error == b""
         return self
 
@@ -226,6 +226,20 @@ def test_a_bar_moves_below_the_lines_and_stays_at_its_end():
     assert not terminal.cursor_hidden
     assert b"Step 1/100" not in terminal.raw
     assert b"\x1b[36m" in terminal.raw  # the epoch's colour
+
+
+def test_a_process_that_is_killed_leaves_the_cursor_visible():
+    terminal = Terminal().run(
+        """
+import signal
+handlers.attach("console")
+telemetry.execute(STEP, {}, {"step": 1, "total_steps": 10})
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+        expect=-9,
+    )
+    assert terminal.lines[0].startswith("Step")
+    assert not terminal.cursor_hidden
 
 
 def test_the_bar_is_drawn_at_most_ten_times_a_second():
@@ -325,6 +339,16 @@ os.waitpid(child, 0)
 """)
     assert b"Step 2/10\r\n" in terminal.raw
     assert b"2/10 " not in terminal.raw
+
+
+def test_a_forked_child_does_not_draw_on_another_stream_either(bus, monkeypatch):
+    attachment = handlers.attach("console", progress=True, registry=bus)
+    attachment.handler.after_fork()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    bus.execute(STEP, {}, {"step": 1, "total_steps": 10})
+    monkeypatch.undo()
+    assert stream.getvalue() == "Step 1/10\n"
 
 
 def test_progress_true_takes_any_stream_for_a_terminal(bus, printed):

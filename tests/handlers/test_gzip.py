@@ -127,18 +127,14 @@ def test_no_whole_line_is_ever_cut_off(tmp_path_factory, texts, data):
     assert gzip.decompress(path.read_bytes()) == b"".join(lines[:kept])
 
 
-def test_a_long_file_is_mended_chunk_by_chunk(tmp_path, monkeypatch):
+def test_a_long_file_is_mended_chunk_by_chunk(tmp_path, monkeypatch, torn_at):
     monkeypatch.setattr(gzip_repair, "CHUNK", 7)
+    _, whole, ends = torn_at
     path = tmp_path / "m.jsonl.gz"
-    emit(path, range(20))
-    whole = path.read_bytes()
-    for cut in range(1, 60):
-        path.write_bytes(whole[:-cut])
-        emit(path, [99])
-        *kept, last = unpack(path)
-        assert last == 99
-        assert kept == list(range(len(kept)))
-        assert len(kept) >= 15
+    for size in range(ends[2], len(whole) + 1):
+        path.write_bytes(whole[:size])
+        emit(path, [])
+        assert unpack(path) == list(range(3 + sum(1 for end in ends[1:] if end <= size))), size
 
 
 def test_what_is_no_gzip_file_is_left_alone(tmp_path, bus):

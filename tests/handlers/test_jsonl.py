@@ -84,6 +84,15 @@ def test_a_torn_last_line_is_closed_off(tmp_path, steps):
     assert steps(map(json.loads, whole)) == [0, 1]
 
 
+def test_a_line_that_another_process_is_just_writing_is_not_torn(tmp_path, monkeypatch):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"half":')
+    complete = b'{"half": 1}\n'
+    monkeypatch.setattr("handlers.line_file.time.sleep", lambda _: path.write_bytes(complete))
+    emit_all(path)
+    assert len(path.read_text().splitlines()) == 2
+
+
 def test_the_handler_closes_its_file(bus, tmp_path):
     before = open_files()
     attachment = handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus)
@@ -244,8 +253,8 @@ def test_a_full_device_is_counted_announced_and_survived(bus, caplog):
     attachment.detach()
     assert [count for count, _ in drops] == [1, 4]
     assert [record.getMessage() for record in caplog.records] == [
-        "Handler 'jsonl' has lost 1 events so far (disk_full): [Errno 28] No space left on device",
-        "Handler 'jsonl' has lost 5 events so far (disk_full)",
+        "Handler 'jsonl', events lost so far: 1 (disk_full): [Errno 28] No space left on device",
+        "Handler 'jsonl', events lost so far: 5 (disk_full)",
     ]
 
 
@@ -469,3 +478,10 @@ def test_a_file_that_may_not_be_written(tmp_path, bus):
         "Give a file that can be written: path='runs/metrics.jsonl'."
     )
     assert isinstance(caught.value.__cause__, PermissionError)
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, bus):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with handlers.attach("jsonl", path="~/logs/m.jsonl", registry=bus):
+        bus.execute(("a",), {})
+    assert len((tmp_path / "logs" / "m.jsonl").read_text().splitlines()) == 1

@@ -64,6 +64,21 @@ handlers.attach("told")
     assert lines == ["told closed", "told 9"]
 
 
+def test_a_sink_is_closed_before_its_vendor_cleans_up(told):
+    lines = told("""
+import atexit
+
+def create(site):
+    atexit.register(print, "vendor ends")  # as a client does when it is imported or made
+    return Sink(site)
+
+module.create = create
+handlers.attach("told")
+telemetry.execute(("training", "step"), {}, {"step": 1})
+""")
+    assert lines == ["told 1", "told closed", "vendor ends"]
+
+
 def test_an_exception_that_ends_the_program_loses_nothing(told):
     lines = told(
         """
@@ -165,6 +180,15 @@ def test_a_newcomer_with_the_id_is_not_closed_for_the_other(bus, gated):
     assert first.handler.closed.is_set()
     assert not taken[0].handler.closed.is_set()
     assert taken[0].active
+
+
+def test_a_signal_meant_for_an_earlier_owner_of_the_id_closes_nothing(bus, gated):
+    attachment = handlers.attach("gated", registry=bus)
+    signals.handler_detached.send(bus, handler_id="gated")  # sent late: the id is taken again
+    assert attachment.active
+    assert not attachment.handler.closed.is_set()
+    attachment.detach()
+    assert attachment.handler.closed.is_set()
 
 
 def test_a_detached_handler_is_forgotten(bus, tmp_path):

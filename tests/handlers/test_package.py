@@ -21,7 +21,6 @@ def test_the_public_names():
     assert set(handlers.__all__) == {
         "Closeable",
         "Delivery",
-        "Eager",
         "Flushable",
         "Losses",
         "Overflow",

@@ -183,3 +183,7 @@ def test_penalties_say_what_they_are():
         penalty = getattr(penalties, name)
         assert penalty.__name__ == name
         assert "References:" in penalty.__doc__
+
+
+def test_a_penalty_says_which_it_is():
+    assert repr(penalties.l1) == "<Penalty l1>"

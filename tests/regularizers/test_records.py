@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regularizers import BaseLossOutput, CustomLossOutput, RegularizerOutput
+from regularizers import BaseLossOutput, CustomLossOutput, RegularizerOutput, custom_loss
 
 # The numbers of the ADR's own example.
 ADR = {
@@ -171,3 +171,9 @@ def test_outputs_can_be_copied_and_pickled(copied):
 def test_every_field_has_to_be_given():
     with pytest.raises(TypeError, match="missing 3 required keyword-only arguments"):
         BaseLossOutput()
+
+
+def test_changing_the_dictionary_leaves_the_output_alone():
+    output = custom_loss([], [], lambda data, logprobs: (1.0, {"m": 2.0}))
+    output.to_dict()["base_loss"]["custom"]["m"] = 9.0
+    assert output.base_loss.custom == {"m": 2.0}

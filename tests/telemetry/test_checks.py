@@ -273,3 +273,35 @@ def test_metadata_of_a_span_that_are_no_mapping_are_refused(metadata):
         f"Metadata of span ('a',) must be a mapping, got {metadata!r} "
         f"({type(metadata).__name__}). Write {{'name': value}}."
     )
+
+
+def test_the_signature_that_counts_is_the_one_that_is_called(bus):
+    def handler(session, event, measurements, metadata, config): ...
+
+    @functools.wraps(handler)
+    def with_session(event, measurements, metadata, config): ...
+
+    bus.attach("fine", ("a",), with_session)
+
+    @functools.wraps(with_session)
+    def with_too_few(event, measurements, metadata): ...
+
+    with pytest.raises(TypeError, match="cannot take the four arguments"):
+        bus.attach("bad", ("a",), with_too_few)
+
+
+def test_an_id_that_cannot_be_hashed_is_refused_at_any_depth(bus, recorder):
+    with pytest.raises(TypeError) as caught:
+        bus.attach(("a", []), ("a",), recorder)
+    assert str(caught.value) == "Handler id must be hashable, got ('a', []) (tuple). Use a string."
+
+
+@pytest.mark.parametrize(
+    ("method", "what"), [("measure", "Measurements"), ("annotate", "Metadata")]
+)
+def test_what_is_added_to_a_span_must_be_a_mapping(bus, method, what):
+    with bus.span(("a",)) as span, pytest.raises(TypeError) as caught:
+        getattr(span, method)(3)
+    assert str(caught.value) == (
+        f"{what} of span ('a',) must be a mapping, got 3 (int). Write {{'name': value}}."
+    )

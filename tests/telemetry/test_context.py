@@ -179,3 +179,9 @@ def test_it_reaches_failure_events_and_spans(bus, recorder):
         with bus.span(("s",)):
             pass
     assert [e.metadata["run_id"] for e in recorder] == ["r"] * 3
+
+
+def test_any_name_can_be_a_key(bus, heard):
+    with telemetry.context(self=1, metadata=2):
+        bus.execute(("a",), {})
+    assert heard[0].metadata == {"self": 1, "metadata": 2}

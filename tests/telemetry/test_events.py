@@ -6,7 +6,7 @@ import string
 import pytest
 
 from telemetry import events
-from telemetry.events import CATALOGUE, EventSpec, Field
+from telemetry.events import CATALOGUE, EventSpec, Field, find, select
 from telemetry.names import check_event
 
 DESIGN = [
@@ -146,7 +146,7 @@ def test_spans_have_what_the_bus_adds(prefix):
     start, stop, failed = (spec_of(f"{prefix}.{last}") for last in ("start", "stop", "exception"))
     assert {f.name for f in start.measurements} == {"monotonic_time", "system_time"}
     assert {f.name for f in stop.measurements} >= {"monotonic_time", "duration"}
-    assert {f.name for f in failed.measurements} == {f.name for f in stop.measurements}
+    assert {f.name for f in failed.measurements} == {"monotonic_time", "duration"}
     assert {f.name for f in failed.metadata} >= {"kind", "reason", "stacktrace"}
     assert {f.name for f in failed.metadata} >= {f.name for f in stop.metadata}
     assert {f.name for f in stop.metadata} >= {f.name for f in start.metadata}
@@ -279,3 +279,21 @@ def test_a_row_can_be_made_by_others():
     assert spec.dotted == "mine"
     assert not spec.detail
     assert re.fullmatch(r"mine\.x", spec.reported_name("x", {}))
+
+
+def test_names_and_patterns_are_checked():
+    with pytest.raises(
+        TypeError, match=r"Event name must be a tuple of strings, got 'training.step'"
+    ):
+        find("training.step")
+    with pytest.raises(ValueError, match="Event pattern must not be empty"):
+        select(())
+
+
+def test_a_pattern_selects_whole_names():
+    assert [spec.dotted for spec in select(("training", "*"))] == [
+        "training.step",
+        "training.epoch",
+        "training.checkpoint",
+        "training.eval",
+    ]

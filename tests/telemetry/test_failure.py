@@ -283,3 +283,23 @@ def test_the_exceptions_of_a_handler_do_not_chain_into_the_emitters_own(bus):
     with pytest.raises(KeyError) as caught:
         emitter()
     assert caught.value.__context__ is None
+
+
+class Raising(logging.Handler):
+    def emit(self, record):
+        raise OSError("disk")
+
+
+def test_a_logging_set_up_that_raises_hurts_nobody(bus, recorder):
+    def fail(event, measurements, metadata, config):
+        raise ValueError("x")
+
+    logger, broken = logging.getLogger("telemetry"), Raising()
+    bus.attach("bad", ("a",), fail)
+    bus.attach("good", ("a",), recorder)
+    logger.addHandler(broken)
+    try:
+        bus.execute(("a",), {})
+    finally:
+        logger.removeHandler(broken)
+    assert [event.event for event in recorder] == [("a",)]

@@ -48,7 +48,7 @@ EXPORTS = {
     "telemetry": """
         ALL Attachment Event EventName HandlerExistsError HandlerFunction HandlerInfo
         HandlerNotFoundError MissingExtraError Pattern Registry ShadowedPackageError Span
-        SpanContext attach attach_many context default_registry detach enabled events execute
+        SpanContext attach attach_many context default_registry detach enabled events execute extras
         list_handlers ranks signals span start_span testing values
     """,
     "telemetry.events": "CATALOGUE EventSpec Field find select",
@@ -117,5 +117,13 @@ def test_everything_the_bus_exports_says_what_it_is():
 def test_annotations_can_be_resolved_at_run_time():
     import telemetry
 
-    for verb in ("attach", "attach_many", "detach", "execute", "list_handlers", "span", "enabled"):
+    for verb in (
+        "attach",
+        "attach_many",
+        "detach",
+        "execute",
+        "list_handlers",
+        "span",
+        "enabled",
+    ):
         assert typing.get_type_hints(getattr(telemetry, verb))

@@ -1,4 +1,5 @@
 import gc
+import json
 import weakref
 from collections import ChainMap
 from types import MappingProxyType
@@ -25,13 +26,18 @@ def test_config_and_metadata_may_be_left_out(bus):
     assert (event, measurements, dict(metadata), config) == (("a",), {}, {}, None)
 
 
-def test_the_default_metadata_cannot_be_written_to(bus):
+def test_the_default_metadata_are_a_dictionary_of_the_events_own(bus):
+    seen = []
+
     def write(event, measurements, metadata, config):
+        seen.append(json.dumps(metadata))  # a handler may need a real dictionary
         metadata["mine"] = 1
 
     attachment = bus.attach("h", ("a",), write)
     bus.execute(("a",), {})
-    assert not attachment.active
+    bus.execute(("a",), {})
+    assert attachment.active
+    assert seen == ["{}", "{}"]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,10 @@ def test_a_receiver_that_raises_is_logged_and_the_others_run(bus, recorder, hear
     assert [name for name, _, _ in heard] == ["handler_attached"]
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert record.name == "telemetry"
-    assert record.getMessage() == f"Receiver {bad!r} of a telemetry signal failed"
+    assert (
+        record.getMessage()
+        == f"Receiver {bad!r} of a telemetry signal failed: RuntimeError('bad receiver')"
+    )
     assert str(record.exc_info[1]) == "bad receiver"
 
 
@@ -127,3 +130,9 @@ def test_a_receiver_may_attach_and_detach(bus, recorder):
         attachment = bus.attach("h", ("a",), recorder)
     assert not attachment.active
     assert [info.id for info in bus.list_handlers()] == ["companion"]
+
+
+def test_a_muted_signal_is_not_sent(bus, recorder, heard):
+    with signals.handler_attached.muted():
+        bus.attach("h", ("a",), recorder)
+    assert heard == []

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+import telemetry
 from telemetry.values import on_device, to_python, to_python_many
 
 
@@ -196,3 +197,20 @@ def test_tensorflow_symbols_are_unchanged_and_not_waited_for():
     assert converted is symbol
     assert of_many is symbol
     assert waits is False
+
+
+def test_emitting_while_tensorflow_traces_is_quiet(capfd):
+    import tensorflow as tf
+
+    bus = telemetry.Registry()
+    seen = []
+    bus.attach("h", ("a",), lambda event, measurements, metadata, config: seen.append(measurements))
+
+    @tf.function
+    def step(x):
+        bus.execute(("a",), {"x": x})
+        return x + 1
+
+    assert float(step(tf.constant(1.0))) == 2.0
+    assert len(seen) == 1
+    assert "AutoGraph" not in capfd.readouterr().err
