@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from itertools import groupby
 
 import click
 
@@ -44,18 +45,9 @@ def as_text(specs: list[EventSpec]) -> str:
 
 
 def as_markdown(specs: list[EventSpec]) -> str:
-    """The catalogue as the table of the documentation."""
-    rows = [
-        "| event | when | emitted by | measurements | metadata | reported as |",
-        "|---|---|---|---|---|---|",
-    ]
-    for spec in specs:
-        measurements, metadata = map(_markdown_fields, (spec.measurements, spec.metadata))
-        rows.append(
-            f"| `{spec.dotted}` | {spec.about} | {spec.emitter} | {measurements} | {metadata} "
-            f"| `{_reported(spec)}` |"
-        )
-    return "\n".join(rows)
+    """The catalogue as a section of the documentation for each first segment."""
+    families = groupby(specs, key=lambda spec: spec.name[0])
+    return "\n\n".join(_markdown_section(name, list(family)) for name, family in families)
 
 
 def as_json(specs: list[EventSpec]) -> str:
@@ -95,6 +87,17 @@ def _text_lines(spec: EventSpec) -> list[str]:
         lines += [f"  {title}:"] if fields else []
         lines += [f"    {f.name:<28} {f.about}{f' [{f.unit}]' if f.unit else ''}" for f in fields]
     return lines
+
+
+def _markdown_section(name: str, specs: list[EventSpec]) -> str:
+    emitters = ", ".join(dict.fromkeys(spec.emitter for spec in specs))
+    lines = [f"## {name}", "", f"Emitted by: {emitters}.", ""]
+    lines += ["| event | measurements | metadata |", "|---|---|---|"]
+    for spec in specs:
+        measurements, metadata = map(_markdown_fields, (spec.measurements, spec.metadata))
+        event = f"`{spec.dotted}`<br>{spec.about}<br>reported as `{_reported(spec)}`"
+        lines.append(f"| {event} | {measurements} | {metadata} |")
+    return "\n".join(lines)
 
 
 def _markdown_fields(fields: tuple[Field, ...]) -> str:

@@ -38,7 +38,7 @@ def _span(
 ) -> tuple[EventSpec, EventSpec, EventSpec]:
     always = (*metadata, _SPAN)
     ended = (*always, *stop_metadata)
-    failed = (*ended, *exception_metadata, *_CAUSE)
+    failed = (*always, *exception_metadata, *_CAUSE)
     return (
         EventSpec(
             (*prefix, "start"), f"{about} starts", emitter, reported, _TIMES, always, detail=detail

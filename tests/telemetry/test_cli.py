@@ -76,24 +76,20 @@ def test_events_as_json_has_all_of_it(telemetry):
     }
 
 
-def test_events_as_markdown_is_a_table(telemetry):
+def test_events_as_markdown_is_a_table_for_each_family(telemetry):
     lines = telemetry("events", "--format", "markdown").output.splitlines()
-    assert len(lines) == len(CATALOGUE) + 2
-    assert {line.count(" | ") for line in lines[2:]} == {5}
-    assert lines[0].split("|")[1:-1] == [
-        " event ",
-        " when ",
-        " emitted by ",
-        " measurements ",
-        " metadata ",
-        " reported as ",
-    ]
-    (checkpoint,) = (line for line in lines if line.startswith("| `training.checkpoint` "))
+    rows = [line for line in lines if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [spec.dotted for spec in CATALOGUE]
+    assert {row.count(" | ") for row in rows} == {2}
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == [f"## {name}" for name in dict.fromkeys(spec.name[0] for spec in CATALOGUE)]
+    assert lines.count("| event | measurements | metadata |") == len(headings)
+    (checkpoint,) = (row for row in rows if row.startswith("| `training.checkpoint`"))
     assert checkpoint == (
-        "| `training.checkpoint` | a checkpoint was saved | your code "
+        "| `training.checkpoint`<br>a checkpoint was saved"
+        "<br>reported as `training.checkpoint.*` "
         "| `size_bytes` [bytes]: on disk "
-        "| `checkpoint_name`: its name<br>`path`: where it was saved "
-        "| `training.checkpoint.*` |"
+        "| `checkpoint_name`: its name<br>`path`: where it was saved |"
     )
 
 
