@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 EventName: TypeAlias = tuple[str, ...]
 """A hierarchical name, such as ``("training", "step")``."""
@@ -19,9 +18,6 @@ HandlerFunction: TypeAlias = Callable[[EventName, Measurements, Metadata, Any], 
 """``handler(event, measurements, metadata, config)``; what it returns is ignored."""
 
 OnFailure: TypeAlias = Literal["detach", "keep"]
-
-EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-"""The metadata of an event that was given none; nobody can write to it."""
 
 
 class Event(NamedTuple):

@@ -15,7 +15,7 @@ from telemetry.errors import HandlerExistsError, HandlerNotFoundError
 from telemetry.failure import announce
 from telemetry.fork import renew_in_child
 from telemetry.names import check_prefix, overlaps
-from telemetry.records import EMPTY, EventName, HandlerFunction, HandlerInfo, OnFailure, Pattern
+from telemetry.records import EventName, HandlerFunction, HandlerInfo, OnFailure, Pattern
 from telemetry.spans import Span
 from telemetry.table import Handler, Table
 
@@ -43,7 +43,7 @@ class Registry:
         self,
         event: EventName,
         measurements: Mapping[str, Any],
-        metadata: Mapping[str, Any] = EMPTY,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Call the handlers of an event, in the caller's thread, in the order they were attached.
 
@@ -76,19 +76,19 @@ class Registry:
         ambient = ambient_metadata()
         if ambient is not None:
             try:
-                metadata = {**ambient} if metadata is EMPTY else {**ambient, **metadata}
+                metadata = {**ambient} if metadata is None else {**ambient, **metadata}
             except TypeError:
                 _check_mapping(event, "Metadata", metadata)
                 raise
-        elif metadata is EMPTY:
+        elif metadata is None:
             metadata = {}
-        for call in calls:
+        for function, config, handler in calls:
             try:
-                call[0](event, measurements, metadata, call[1])
+                function(event, measurements, metadata, config)
             except Exception as error:
                 # Metadata is checked only now: no handler shall pay for an emitter's mistake.
                 _check_mapping(event, "Metadata", metadata)
-                self._punish(call[2], event, error)
+                self._punish(handler, event, error)
 
     def enabled(self, event: EventName) -> bool:
         """Whether anybody hears an event: ask before computing something costly for it.
@@ -218,7 +218,7 @@ class Registry:
             if overlaps(pattern, prefix)
         ]
 
-    def span(self, prefix: EventName, metadata: Mapping[str, Any] = EMPTY) -> Span:
+    def span(self, prefix: EventName, metadata: Mapping[str, Any] | None = None) -> Span:
         """Time a block or a function: see `Span`.
 
         Example:
@@ -232,7 +232,7 @@ class Registry:
         """
         return Span(self, prefix, metadata)
 
-    def start_span(self, prefix: EventName, metadata: Mapping[str, Any] = EMPTY) -> Span:
+    def start_span(self, prefix: EventName, metadata: Mapping[str, Any] | None = None) -> Span:
         """Start a span to be ended by hand, with ``.stop()`` or ``.exception(error)``.
 
         It is nobody's current parent: spans started meanwhile do not nest in it.

@@ -12,7 +12,7 @@ from telemetry.ambient import restore
 from telemetry.decorate import decorate
 from telemetry.failure import stack_of
 from telemetry.names import check_event
-from telemetry.records import EMPTY, EventName
+from telemetry.records import EventName
 from telemetry.span_context import CURRENT, SpanContext, make_current, new_span_context
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 CONTEXT_KEY: Final = "telemetry_span_context"
 MAX_NAMES: Final = 4096
 NOTHING: Final[Mapping[str, Any]] = {}
-"""To merge where there is nothing: a real dictionary merges in a third of the time of `EMPTY`."""
+"""To merge where there is nothing; handed to nobody."""
 
 
 class SpanNames(NamedTuple):
@@ -82,7 +82,7 @@ class Span:
     """Its place in the tree; None before it begins and if nobody hears it."""
 
     def __init__(
-        self, registry: Registry, prefix: EventName, metadata: Mapping[str, Any] = EMPTY
+        self, registry: Registry, prefix: EventName, metadata: Mapping[str, Any] | None = None
     ) -> None:
         try:
             self._names = _names[prefix]
@@ -90,7 +90,9 @@ class Span:
             self._names = _name(prefix)
         self._registry = registry
         self._prefix = prefix
-        self._metadata = metadata if type(metadata) is dict else self._mapping("Metadata", metadata)
+        if type(metadata) is not dict:
+            metadata = NOTHING if metadata is None else self._mapping("Metadata", metadata)
+        self._metadata: Mapping[str, Any] = metadata
         self._measured: dict[str, Any] | None = None
         self._annotated: dict[str, Any] | None = None
         self._begun = False
@@ -237,7 +239,7 @@ class Span:
 
     def _place(self) -> None:
         context = new_span_context()
-        self._metadata = {CONTEXT_KEY: context, **(self._metadata or NOTHING)}
+        self._metadata = {CONTEXT_KEY: context, **self._metadata}
         given = self._metadata[CONTEXT_KEY]
         self.context = given if isinstance(given, SpanContext) else None
 
