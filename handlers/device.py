@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from telemetry import SpanContext
 from telemetry.values import on_device
 
-HOST_TYPES: Final = frozenset({bool, int, float, str, type(None), tuple, list, dict, SpanContext})
+HOST_TYPES: Final = frozenset({bool, int, float, str, type(None), SpanContext})
+MAX_DEPTH: Final = 4
+MAX_ITEMS: Final = 256
 
 
 def needs_device(measurements: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
@@ -26,6 +29,20 @@ def needs_device(measurements: Mapping[str, Any], metadata: Mapping[str, Any]) -
             map(type, metadata.values())
         ):
             return False
-        return any(map(on_device, (*measurements.values(), *metadata.values())))
+        return _any_waits((*measurements.values(), *metadata.values()), MAX_DEPTH)
     except Exception:
         return False
+
+
+def _any_waits(values: Iterable[object], depth: int) -> bool:
+    return any(_waits(value, depth) for value in islice(values, MAX_ITEMS))
+
+
+def _waits(value: object, depth: int) -> bool:
+    if type(value) in HOST_TYPES or depth == 0:
+        return False
+    if isinstance(value, Mapping):
+        return _any_waits(value.values(), depth - 1)
+    if isinstance(value, list | tuple):
+        return _any_waits(value, depth - 1)
+    return on_device(value)

@@ -53,6 +53,9 @@ class GzipLineFile:
                 if self._closed:
                     self._end()
 
+    def suspect(self) -> None:
+        """After a failure there is nothing to mend: what was not written wholly was cut off."""
+
     def close(self) -> None:
         """End the member and close the file."""
         with self._lock:

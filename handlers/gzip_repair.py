@@ -16,6 +16,9 @@ FLUSHED: Final = b"\x00\x00\xff\xff"
 GZIP: Final = 31
 """The ``wbits`` of zlib that mean gzip's header and trailer."""
 
+OURS: Final = b'{"timestamp":"'
+"""What the first line of a member of ours begins with."""
+
 
 class _Progress(NamedTuple):
     """How far a member has been decompressed."""
@@ -25,6 +28,7 @@ class _Progress(NamedTuple):
     size: int = 0
     last: bytes = b""
     lines: int = 0
+    head: bytes = b""
 
     def read(self, data: bytes) -> _Progress:
         text = self.inflater.decompress(data)
@@ -34,6 +38,7 @@ class _Progress(NamedTuple):
             self.size + len(text),
             text[-1:] or self.last,
             self.lines + text.count(b"\n"),
+            (self.head + text)[: len(OURS)],
         )
 
 
@@ -106,7 +111,9 @@ def _cut(descriptor: int, start: int, stretches: list[_Stretch], progress: _Prog
                 os.ftruncate(descriptor, end)
                 write_all(descriptor, last_block)
                 return end + len(last_block)
-    if progress.lines > 1:  # ours would have been flushed after the first
+    whole_line = progress.lines == 1 and progress.last == b"\n"
+    first_write = progress.lines == 0 or whole_line  # ours is flushed after each line
+    if not (first_write and OURS.startswith(progress.head)):
         _refuse("its end is torn, and was not written by this handler")
     os.ftruncate(descriptor, start)
     return start

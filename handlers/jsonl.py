@@ -12,7 +12,7 @@ import orjson
 
 from handlers.clock import event_time_ns
 from handlers.device import needs_device
-from handlers.encoding import WouldWaitError, encode, host_only
+from handlers.encoding import WouldWaitError, all_finite, encode, host_only
 from handlers.gzip_line_file import GzipLineFile
 from handlers.line_file import LineFile
 from handlers.losses import Losses
@@ -77,7 +77,7 @@ class Jsonl:
                 return
             line = encode(time_ns, event, measurements, metadata)
         # A null is a None, or a NaN that orjson could not write; no other search is as fast.
-        if line.rpartition(b"null")[1]:
+        if line.rpartition(b"null")[1] and not all_finite(measurements, metadata):
             line = encode(time_ns, event, measurements, metadata)
         try:
             file = self._file.descriptor
@@ -86,6 +86,7 @@ class Jsonl:
             elif (written := _write(file.number, line)) != len(line):
                 file.append(line[written:])
         except OSError as error:
+            self._file.suspect()
             self._losses.add(1, error)
 
     def deliver(
@@ -99,6 +100,7 @@ class Jsonl:
         try:
             self._file.write(encode(event_time_ns(), event, measurements, metadata))
         except OSError as error:
+            self._file.suspect()
             self._losses.add(1, error)
 
     def close(self) -> None:
@@ -117,20 +119,22 @@ def create(site: Site, *, path: str | os.PathLike[str]) -> Jsonl:
 
     Args:
         site: Where it is attached.
-        path: The file, whose directories are made. It is appended to, never overwritten. ``~`` is
-            your home. With the suffix ``.gz`` it is compressed. ``{rank}`` in it stands for the
-            process's rank; with ``ranks="all"`` and no ``{rank}``, the rank comes before the
-            suffix. A file that is moved away is written to wherever it is.
+        path: The file, whose directories are made. It is appended to, never overwritten; one that
+            is moved away is written to wherever it is. ``~`` is your home. With the suffix ``.gz``
+            it is compressed. ``{rank}`` in it stands for the process's rank as it is known now:
+            attach after the process group was made, or under a launcher. With ``ranks="all"``
+            and no ``{rank}``, the rank comes before the suffix.
 
     Raises:
         TypeError: The path is no string and no ``os.PathLike``.
         ValueError: It is empty.
         OSError: The file cannot be opened for writing.
     """
-    target = _ranked(_check_path(site, path), site).expanduser()
+    target = _ranked(_check_path(site, path), site)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = GzipLineFile(target) if target.suffix == ".gz" else LineFile(target)
+        compressed = target.suffix.lower() == ".gz"
+        file = GzipLineFile(target) if compressed else LineFile(target)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -147,7 +151,7 @@ def _check_path(site: Site, path: object) -> str:
             f"Handler {site.handler_id!r}: path must be a string or an os.PathLike, got {path!r} "
             f"({type(path).__name__}). Write path='runs/metrics.jsonl'."
         )
-    if not text or "\0" in text:
+    if Path(text).name in ("", "..") or "\0" in text or not _can_be_encoded(text):
         raise ValueError(
             f"Handler {site.handler_id!r}: path must name a file, got {path!r}. "
             "Write path='runs/metrics.jsonl'."
@@ -155,11 +159,20 @@ def _check_path(site: Site, path: object) -> str:
     return text
 
 
+def _can_be_encoded(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _ranked(path: str, site: Site) -> Path:
     """The path of this process: no two ranks share a compressed file, or need to share any."""
     number = str(rank() or 0)
+    # Absolute, because a late event or a forked child opens it again wherever it is by then.
+    whole = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 -- Path's raises for nobody
     if RANK in path or site.ranks == "zero":
-        return Path(path.replace(RANK, number))
-    whole = Path(path)
-    suffix = "".join(whole.suffixes[-2:]) if whole.suffix == ".gz" else whole.suffix
+        return Path(str(whole).replace(RANK, number))
+    suffix = "".join(whole.suffixes[-2:]) if whole.suffix.lower() == ".gz" else whole.suffix
     return whole.with_name(f"{whole.name.removesuffix(suffix)}.{number}{suffix}")

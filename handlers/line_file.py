@@ -25,14 +25,14 @@ class Descriptor:
 
     Attributes:
         number: For ``os.write``.
-        torn: Whether the file's last line has no end, so that the next one has to bring it.
+        torn: Whether the file's last line may have no end, which the next one then has to bring.
     """
 
     __slots__ = ("number", "torn")
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, FLAGS, 0o666)
-        self.torn = self._is_torn()
+        self.torn = self.is_torn()
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -45,7 +45,7 @@ class Descriptor:
             data = data[os.write(self.number, data) :]
         self.torn = False
 
-    def _is_torn(self) -> bool:
+    def is_torn(self) -> bool:
         """Whether the last line has no end, and is not just being written by another process."""
         seen = -1
         while (size := self._size()) and os.pread(self.number, 1, size - 1) != b"\n":
@@ -80,7 +80,6 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.descriptor: Descriptor | None = Descriptor(path)
-        self._closed = False
         self._lock = threading.RLock()
         renew_in_children(self)
 
@@ -92,13 +91,18 @@ class LineFile:
         """
         with self._lock:
             file = self.descriptor or Descriptor(self.path)
-            file.append(b"\n" + line if file.torn else line)
+            file.append(b"\n" + line if file.torn and file.is_torn() else line)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._closed = True
             self.descriptor = None
+
+    def suspect(self) -> None:
+        """After a failure: look whether somebody's line is torn before the next one is written."""
+        file = self.descriptor
+        if file is not None:
+            file.torn = True
 
     def after_fork(self) -> None:
         """In a forked child: a lock that no thread of the parent holds."""

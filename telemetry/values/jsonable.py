@@ -16,7 +16,8 @@ from telemetry.values.host import to_python
 
 MAX_DEPTH: Final = 32
 MAX_REPR: Final = 1000
-INT_RANGE: Final = range(-(2**63), 2**64)
+SMALLEST: Final = -(2**63)
+LARGEST: Final = 2**64 - 1
 
 
 def jsonable(value: object) -> Any:
@@ -67,14 +68,14 @@ def _convert(value: object, depth: int, above: tuple[int, ...]) -> Any:
 def _form(value: object, depth: int, above: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, bool):
         return value
+    if type(value) is SpanContext:
+        return {k: None if v is None else f"{v:016x}" for k, v in value._asdict().items()}
     scalar = _scalar(value)
     if scalar is not None:
         return scalar
     if depth == 0 or id(value) in above:
         return bounded_repr(value)
     above = (*above, id(value))
-    if isinstance(value, SpanContext):
-        return {k: None if v is None else f"{v:016x}" for k, v in value._asdict().items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -93,9 +94,11 @@ def _scalar(value: object) -> Any:
         case str():
             return _clean(value)
         case int():
-            return int(value) if value in INT_RANGE else _digits(value)
+            number = int.__int__(value)  # of a subclass, its own operators are not to be trusted
+            return number if SMALLEST <= number <= LARGEST else _digits(number)
         case float():
-            return float(value) if math.isfinite(value) else _nonfinite(value)
+            real = float.__float__(value)
+            return real if math.isfinite(real) else _nonfinite(real)
         case datetime.datetime() | datetime.date() | datetime.time():
             return value.isoformat()
         case uuid.UUID():
@@ -114,7 +117,7 @@ def _nonfinite(value: float) -> str:
 
 def _digits(value: int) -> str:
     try:
-        return str(int(value))
+        return str(value)
     except ValueError:  # beyond the interpreter's limit of digits
         return f"<int of {value.bit_length()} bits>"
 

@@ -1,19 +1,23 @@
+import dataclasses
 import enum
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import handlers
-from handlers.encoding import encode
+from handlers.device import needs_device
+from handlers.encoding import WouldWaitError, encode, host_only
 from handlers.timestamps import timestamp
 from telemetry import Registry, SpanContext
-from telemetry.values import jsonable
+from telemetry.values import jsonable, on_device
 
 STEP = ("training", "step")
 NOON = 1795257000123456789  # 2026-11-21T10:30:00.123456789Z
@@ -285,3 +289,63 @@ def test_timestamps_are_those_of_the_standard_library(times):
     for time_ns in times:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_ns // 1000)
         assert timestamp(time_ns) == moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+VALUES = [
+    np.float32(0.1),
+    np.float16(0.1),
+    np.float64(0.1),
+    np.int8(3),
+    np.array([0.1, 0.2], np.float32),
+    np.datetime64("2020-01-01"),
+    np.array(["2020-01-01"], "datetime64[ns]"),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_value_looks_the_same_whatever_stands_beside_it(tmp_path, bus, value):
+    with handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus):
+        bus.execute(("a",), {"value": value})
+        bus.execute(("a",), {"value": value, "loss": float("nan")})  # the other way of encoding
+    plain, beside = map(orjson.loads, (tmp_path / "m.jsonl").read_bytes().splitlines())
+    assert beside["measurements"]["value"] == plain["measurements"]["value"]
+
+
+def test_keys_that_look_alike_are_both_kept():
+    line = encode(0, ("a",), {}, {1: 2, "1": 3, "nan": float("nan")})
+    assert orjson.loads(line)["metadata"] == {"1": 2, "1 (str)": 3, "nan": "NaN"}
+
+
+@pytest.mark.parametrize("beside", [None, "nullable", float("nan"), [None], [float("inf")]])
+def test_none_and_nan_stay_apart_in_one_line(tmp_path, bus, beside):
+    with handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus):
+        bus.execute(("a",), {"none": None, "nan": float("nan")}, {"beside": beside})
+        bus.execute(("a",), {"none": None}, {"beside": beside})
+    first, second = map(orjson.loads, (tmp_path / "m.jsonl").read_bytes().splitlines())
+    assert first["measurements"] == {"none": None, "nan": "NaN"}
+    assert second["measurements"] == {"none": None}
+    assert first["metadata"] == second["metadata"] == {"beside": jsonable(beside)}
+
+
+class Held(NamedTuple):
+    tensor: object
+
+
+@dataclasses.dataclass
+class Record:
+    tensor: object
+
+
+@pytest.mark.parametrize("hold", [Held, Record, lambda t: [t], lambda t: {"t": (t,)}], ids=repr)
+def test_a_value_on_a_device_is_found_inside_of_others(hold):
+    import torch
+
+    class OnDevice(torch.Tensor):
+        device = torch.device("cuda")
+
+    tensor = torch.tensor(1.0).as_subclass(OnDevice)
+    assert on_device(tensor)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 -- orjson wraps it
+        orjson.dumps(hold(tensor), host_only, orjson.OPT_PASSTHROUGH_DATACLASS)
+    assert isinstance(caught.value.__cause__, WouldWaitError)
+    assert needs_device({"x": hold(tensor)}, {}) is not (hold is Record)

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 import zlib
@@ -210,3 +211,15 @@ def test_a_child_that_emits_nothing_makes_no_file(bus, tmp_path):
         os._exit(0)
     os.waitpid(child, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a":1}\n' + random.Random(0).randbytes(50_000), random.Random(1).randbytes(50_000)]
+)
+def test_a_torn_file_of_somebody_else_is_left_alone(tmp_path, bus, text):
+    path = tmp_path / "theirs.jsonl.gz"
+    path.write_bytes(gzip.compress(text)[:40_000])
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="was not written by this handler; move it away"):
+        handlers.attach("jsonl", path=path, registry=bus)
+    assert path.read_bytes() == before

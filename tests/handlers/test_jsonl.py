@@ -485,3 +485,35 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, bus):
     with handlers.attach("jsonl", path="~/logs/m.jsonl", registry=bus):
         bus.execute(("a",), {})
     assert len((tmp_path / "logs" / "m.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", ["/", ".", "..", "a\0b", "\ud800.jsonl", ""])
+@pytest.mark.parametrize("ranks", ["zero", "all"])
+def test_a_path_that_names_no_file_is_refused(tmp_path, monkeypatch, bus, path, ranks):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path must name a file, got"):
+        handlers.attach("jsonl", path=path, ranks=ranks, registry=bus)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_path_is_where_it_was_when_it_was_attached(tmp_path, monkeypatch, bus):
+    monkeypatch.chdir(tmp_path)
+    attachment = handlers.attach("jsonl", path="m.jsonl", registry=bus)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    attachment.detach()
+    attachment.handler(("late",), {}, {}, None)
+    assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_writer_that_failed_closes_off_another_ones_half_line(tmp_path, bus):
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    with path.open("ab") as other:
+        other.write(b'{"half":')
+    attachment.handler._file.suspect()
+    bus.execute(("a",), {})
+    attachment.detach()
+    half, whole = path.read_bytes().splitlines()
+    assert half == b'{"half":'
+    assert json.loads(whole)["event"] == "a"

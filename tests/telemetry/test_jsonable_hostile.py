@@ -247,3 +247,16 @@ plain = st.recursive(
 def test_what_json_has_a_form_for_comes_back_unchanged(value):
     assert orjson.loads(orjson.dumps(jsonable(value))) == value
     assert jsonable(value) == value
+
+
+class Step(int):
+    """What some frameworks count with."""
+
+
+class Loss(float):
+    pass
+
+
+def test_subclasses_of_numbers_are_numbers_at_once():
+    assert jsonable([Step(5), Loss(0.5), Step(2**64), Loss("nan")]) == [5, 0.5, str(2**64), "NaN"]
+    assert [type(x) for x in jsonable([Step(5), Loss(0.5)])] == [int, float]
