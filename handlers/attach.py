@@ -102,8 +102,11 @@ def attach(
 
     process_rank = rank()
     sink = _build(name, factory, site, process_rank, options)
-    delivery = _delivery(sink, background)
+    head: HandlerFunction = sink
     worker = None
+    # Without filters where nothing is delivered: what is not built cannot fail either.
+    built = not isinstance(sink, OffRank)
+    delivery = _delivery(sink, background) if built else "direct"
     if delivery != "direct":
         worker = Background(
             site,
@@ -114,7 +117,8 @@ def attach(
             flush_timeout=flush_timeout,
             stop_on_failure=on_failure == "detach",
         )
-    head = _filtered(_entrance(sink, worker, delivery), where, every, sample)
+    if built:
+        head = _filtered(_entrance(sink, worker, delivery), where, every, sample)
     if ranks == "zero" and process_rank is None:
         head = rank_zero(head)
     try:
@@ -144,7 +148,13 @@ def _build(
 ) -> Sink:
     if site.ranks == "zero" and process_rank:
         return OffRank(name, process_rank)
-    return factory(site, **options)
+    sink = factory(site, **options)
+    try:
+        check.check_sink(name, sink)
+    except Exception:
+        close_sink(site, sink)
+        raise
+    return sink
 
 
 def _delivery(sink: Sink, background: bool | None) -> Delivery:

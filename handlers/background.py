@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from handlers.clock import EVENT_TIME
@@ -16,7 +18,9 @@ from handlers.lifecycle import close_sink
 from handlers.losses import Losses
 from handlers.records import Eager, Flushable, Overflow, Sink, Site
 from telemetry import Attachment, EventName
-from telemetry.values import to_python_many
+from telemetry.values import jsonable, to_python_many
+
+logger = logging.getLogger("telemetry")
 
 
 class Worker(threading.Thread):
@@ -60,7 +64,7 @@ class Background:
         self._attachment: Attachment | None = None
         self._starting = threading.RLock()
         self._thread: Worker | None = None
-        self._abandoned = False
+        self._refusal = ""  # why the sink gets no more events
         renew_in_children(self)
 
     def __call__(
@@ -80,12 +84,13 @@ class Background:
         self, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> None:
         """Let the worker deliver the event; after `close`, deliver it here."""
-        entry = Entry(time.time_ns(), event, dict(measurements), dict(metadata))
-        may_wait = self._blocks and not isinstance(threading.current_thread(), Worker)
-        outcome = self._queue.put(entry, may_wait=may_wait)
-        # After a close that hung, the sink would hold the emitter as well.
-        if outcome == "dropped" or (outcome == "closed" and self._abandoned):
+        entry = Entry(time.time_ns(), event, _copy(measurements), _copy(metadata))
+        outcome = self._queue.put(entry, may_wait=self._blocks and not _on_worker())
+        if outcome == "dropped":
             self._losses.add(1, "the queue is full")
+        elif outcome == "closed" and self._refusal:
+            # A sink that hangs would hold the emitter as well; one that failed is not called again.
+            self._losses.add(1, self._refusal)
         elif outcome == "closed":
             self._call_sink(entry, *to_python_many([entry.measurements, entry.metadata]))
         if self._thread is None:
@@ -105,13 +110,13 @@ class Background:
 
         Returns:
             Whether that happened in time. False on the worker's own thread, which cannot wait for
-            itself.
+            itself, and after what waited was given up, because the sink failed or hung.
 
         Raises:
             Exception: What the sink's own ``flush`` raised.
         """
         if self._queue.closed:
-            return not self._abandoned
+            return not self._refusal
         if self._thread is None:
             self._flush_sink()
             return True
@@ -138,8 +143,8 @@ class Background:
         elif thread is not threading.current_thread():  # the worker ends itself after this event
             thread.join(self._flush_timeout)
             if thread.is_alive():
-                self._abandoned = True
-                self._losses.add(self._queue.discard(), f"no end within {self._flush_timeout} s")
+                lost = self._give_up(f"no end within {self._flush_timeout} s")
+                self._losses.add(lost, self._refusal)
                 self._losses.announce_rest()
 
     def after_fork(self) -> None:
@@ -161,15 +166,30 @@ class Background:
                 self._deliver(self._queue.take_now())
 
     def _run(self) -> None:
-        queue = self._queue
-        while (batch := queue.take()) is not None:
+        # Whatever happens: an emitter that waits for room, or for a flush, is to be let go.
+        with ExitStack() as last:
+            last.callback(self._answer_rest)
+            last.enter_context(self._spared())
+            last.callback(close_sink, self._site, self._sink)
+            last.enter_context(self._spared())
+            last.callback(self._end)
+            self._work()
+
+    def _work(self) -> None:
+        while (batch := self._queue.take()) is not None:
             self._deliver(batch)
-            for future in queue.due_flushes():
+            for future in self._queue.due_flushes():
                 self._answer(future)
-            self._losses.announce_if_due()
+            with self._spared():
+                self._losses.announce_if_due()
+
+    def _end(self) -> None:
+        if not self._queue.closed:
+            self._losses.add(self._give_up("its delivery was interrupted"), self._refusal)
         self._losses.announce_rest()
-        close_sink(self._site, self._sink)
-        for future in queue.due_flushes():
+
+    def _answer_rest(self) -> None:
+        for future in self._queue.due_flushes():
             future.set_result(None)
 
     def _deliver(self, batch: list[Entry]) -> None:
@@ -177,16 +197,28 @@ class Background:
         mappings = [entry.measurements for entry in batch] + [entry.metadata for entry in batch]
         values = to_python_many(mappings)
         for entry, numbers, metadata in zip(batch, values[:size], values[size:], strict=True):
-            error: Exception | None = None
-            try:
-                self._call_sink(entry, numbers, metadata)
-            except Exception as raised:
-                error = raised
-            # Discarded meanwhile, by a close that waited long enough or by a fork.
+            # Given up meanwhile: by a failure, by a close that waited long enough or by a fork.
+            if not self._queue.delivering:
+                return
+            error = self._failure_of(entry, numbers, metadata)
             if not self._queue.done():
                 return
             if error is not None:
-                self._fail(entry.event, error)
+                with self._spared():
+                    self._fail(entry.event, error)
+
+    def _failure_of(
+        self, entry: Entry, measurements: dict[str, Any], metadata: dict[str, Any]
+    ) -> Exception | None:
+        try:
+            self._call_sink(entry, measurements, metadata)
+        except Exception as error:
+            return error
+        except BaseException as error:
+            if not _on_worker():
+                raise
+            return _as_exception(error)
+        return None
 
     def _call_sink(
         self, entry: Entry, measurements: dict[str, Any], metadata: dict[str, Any]
@@ -199,18 +231,61 @@ class Background:
 
     def _fail(self, event: EventName, error: Exception) -> None:
         assert self._attachment is not None  # noqa: S101 -- no worker runs before start()
-        self._attachment.fail(event, error)
-        if self._stop_on_failure:
-            self._losses.add(self._queue.discard(), "they waited behind one that failed")
+        # Before it is detached, because that can deliver what waits.
+        lost = self._give_up("they came behind one that failed") if self._stop_on_failure else 0
+        try:
+            self._attachment.fail(event, error)
+        finally:
+            self._losses.add(lost, self._refusal)
+
+    def _give_up(self, because: str) -> int:
+        """Call the sink no more; how many events waited for it."""
+        self._refusal = because
+        self._queue.close()
+        return self._queue.discard()
 
     def _answer(self, future: Future[None]) -> None:
         try:
             self._flush_sink()
-        except Exception as error:
-            future.set_exception(error)
+        except BaseException as error:
+            future.set_exception(_as_exception(error))
+            if not (isinstance(error, Exception) or _on_worker()):
+                raise
         else:
             future.set_result(None)
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Keep the worker from ending with what others raise: who hears what it announces."""
+        try:
+            yield
+        except BaseException:
+            if not _on_worker():
+                raise
+            logger.exception("Handler %r: an error on its worker thread", self._site.handler_id)
 
     def _flush_sink(self) -> None:
         if isinstance(self._sink, Flushable):
             self._sink.flush()
+
+
+def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(mapping)
+    except Exception:
+        if not isinstance(mapping, Mapping):
+            raise  # an emitter's mistake, of which the bus tells it
+        return {"unreadable": jsonable(mapping)}
+
+
+def _on_worker() -> bool:
+    return isinstance(threading.current_thread(), Worker)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """What ends threads and programs, as the failure that it is on a worker."""
+    if isinstance(error, Exception):
+        return error
+    failure = RuntimeError(f"sink raised {error!r}")
+    failure.__cause__ = error
+    return failure

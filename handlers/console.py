@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
-from handlers.console_lines import Line, fields, line_of
+from handlers.console_lines import fields, line_of
 from handlers.forks import renew_in_children
 from handlers.records import Site
+from handlers.text import value_text
 from telemetry import ALL, EventName
 from telemetry.events import find
 from telemetry.values import to_python
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STEP: Final = ("training", "step")
 WORKFLOW_ENDS: Final = frozenset({("workflow", "run", "stop"), ("workflow", "run", "exception")})
+MAX_STEP: Final = 2**63
+ERASE_LINE: Final = "\r\x1b[2K"
 
 
 class Console:
@@ -42,6 +44,7 @@ class Console:
         self._seen: TextIO | None = None
         self._screen: Screen | None = None
         self._forked = False
+        self._below_a_bar = False
         self._lock = threading.RLock()
         renew_in_children(self)
 
@@ -59,7 +62,12 @@ class Console:
         with self._lock:
             self._look_at(stream)
             if self._screen is None:
-                _write(stream, line_of(event, measurements, metadata))
+                erase = ERASE_LINE if self._shares_a_bar(stream) else ""
+                text = line_of(event, measurements, metadata).text
+                # In one call, so that lines of several processes do not mix.
+                output = _Output(stream)
+                output.write(f"{erase}{text}\n")
+                output.flush()
             else:
                 self._draw(self._screen, event, measurements, metadata)
 
@@ -72,8 +80,14 @@ class Console:
     def after_fork(self) -> None:
         """In a forked child: the terminal's last line is the parent's, so print plainly."""
         self._lock = threading.RLock()
+        if self._screen is not None:
+            self._below_a_bar = self._progress is not False
         self._screen = None
         self._forked = True
+
+    def _shares_a_bar(self, stream: TextIO) -> bool:
+        """Whether the line that the cursor is on may be the bar of the process that forked."""
+        return self._below_a_bar and stream is self._seen and _is_terminal(stream)
 
     def _look_at(self, stream: TextIO) -> None:
         """Find out what kind of stream it is, when it is another than the last time."""
@@ -84,7 +98,7 @@ class Console:
         if self._progress or _is_terminal(stream):
             from handlers.progress import Screen  # noqa: PLC0415 -- rich is for terminals only
 
-            self._screen = Screen(stream)
+            self._screen = Screen(cast("TextIO", _Output(stream)))
 
     def _draw(
         self,
@@ -95,11 +109,18 @@ class Console:
     ) -> None:
         position = _position(metadata) if event == STEP and self._progress is not False else None
         if position is not None:
-            screen.step(*position, " | ".join(fields(measurements)))
-            return
+            step, total = position
+            run = value_text(metadata.get("run_id")), total
+            values = self._encodable(" | ".join(fields(measurements)))
+            if screen.step(step, run, values):
+                return
         if event in WORKFLOW_ENDS:
             screen.finish()
-        screen.print(line_of(event, measurements, metadata))
+        line = line_of(event, measurements, metadata)
+        screen.print(line._replace(text=self._encodable(line.text)))
+
+    def _encodable(self, text: str) -> str:
+        return _encodable(text, _encoding(self._seen))  # first, so that its width is known
 
 
 def create(site: Site, *, stream: TextIO | None = None, progress: bool | None = None) -> Console:
@@ -111,7 +132,12 @@ def create(site: Site, *, stream: TextIO | None = None, progress: bool | None = 
 
     On a terminal, lines are coloured (not with the environment variable ``NO_COLOR``), and
     ``training.step`` events that have a ``total_steps`` move a progress bar instead of printing.
-    A terminal with ``TERM=dumb`` gets plain lines.
+    A terminal with ``TERM=dumb`` gets plain lines. There is one bar at a time: steps of another run
+    (another ``run_id`` or total) at the same time, and those beyond the total, are lines.
+
+    The cursor stays at the end of the bar, because the program's own output is not redirected: what
+    it prints, and the traceback of an error outside of a workflow, continues the bar's line, and
+    the bar is drawn anew below. With ``progress=False`` there is none.
 
     Args:
         site: Where it is attached.
@@ -144,10 +170,11 @@ def _is_for_people(event: EventName) -> bool:
 def _position(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
     """How far the training is, if the event says."""
     step, total = to_python(metadata.get("step")), to_python(metadata.get("total_steps"))
-    numbers = isinstance(step, int | float) and isinstance(total, int | float)
-    if numbers and math.isfinite(step) and math.isfinite(total) and total > 0:
-        return step, total
-    return None
+    return (step, total) if _is_count(step) and _is_count(total) and total > 0 else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MAX_STEP
 
 
 def _is_terminal(stream: TextIO) -> bool:
@@ -155,10 +182,25 @@ def _is_terminal(stream: TextIO) -> bool:
     return isatty is not None and isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _write(stream: TextIO, line: Line) -> None:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = line.text.encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(f"{text}\n")  # in one call, so that lines of several processes do not mix
-    flush = getattr(stream, "flush", None)
-    if flush is not None:
-        flush()
+class _Output:
+    """A stream that takes any character: what its encoding has not is written out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = _encoding(stream)
+
+    def write(self, text: str) -> None:
+        self._stream.write(_encodable(text, self.encoding))
+
+    def flush(self) -> None:
+        flush = getattr(self._stream, "flush", None)
+        if flush is not None:
+            flush()
+
+
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _encodable(text: str, encoding: str) -> str:
+    return text.encode(encoding, "backslashreplace").decode(encoding)

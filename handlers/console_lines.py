@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from handlers.text import duration_text, error_text, escape, shorten, value_text
+from handlers.text import duration_text, error_text, name_text, shorten, value_text
 from telemetry import EventName
 
 MAX_LINE: Final = 1000
@@ -47,10 +47,14 @@ def line_of(event: EventName, measurements: Values, metadata: Values) -> Line:
 def fields(measurements: Values) -> list[str]:
     """``name=value`` of each measurement that is not a reading of a clock."""
     return [
-        f"{escape(str(name))}={_measured(name, value)}"
-        for name, value in measurements.items()
+        f"{name}={_measured(name, value)}"
+        for name, value in _named(measurements)
         if name not in _CLOCKS
     ]
+
+
+def _named(values: Values) -> list[tuple[str, object]]:
+    return [(name_text(name), value) for name, value in values.items()]
 
 
 def _measured(name: str, value: object) -> str:
@@ -59,14 +63,14 @@ def _measured(name: str, value: object) -> str:
 
 def _notes(metadata: Values) -> list[str]:
     return [
-        f"{escape(str(key))}={value_text(value)}"
-        for key, value in metadata.items()
-        if key not in _MARKS and isinstance(value, _SHOWN)
+        f"{name}={value_text(value)}"
+        for name, value in _named(metadata)
+        if name not in _MARKS and issubclass(type(value), _SHOWN)
     ]
 
 
 def _name(event: EventName) -> str:
-    return escape(".".join(event))
+    return ".".join(map(name_text, event))
 
 
 def _join(*parts: str) -> str:
@@ -161,7 +165,7 @@ def _alert_raised(measurements: Values, metadata: Values) -> Line:
     severity = _said(metadata, "severity", " (") + (")" if "severity" in metadata else "")
     rule = _said(metadata, "rule", ": ")
     parts = fields(measurements) + [_said(metadata, "message", "")] * ("message" in metadata)
-    colour = BAD if metadata.get("severity") == "critical" else NOTABLE
+    colour = BAD if _said(metadata, "severity", "") == "critical" else NOTABLE
     return Line(_join(f"Alert raised{severity}{rule}", *parts), colour)
 
 
@@ -173,7 +177,7 @@ def _alert_cleared(measurements: Values, metadata: Values) -> Line:
 
 def _handler_failure(_: Values, metadata: Values) -> Line:
     event = metadata.get("event_name")
-    where = f" on {_name(event)}" if isinstance(event, tuple) else ""
+    where = f" on {_name(event)}" if type(event) is tuple else ""
     handler = _said(metadata, "handler_id")
     return Line(f"Handler{handler} failed{where}: {error_text(metadata.get('reason'))}", BAD)
 

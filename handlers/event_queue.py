@@ -58,6 +58,11 @@ class EventQueue:
         """What waits, and what was taken and is not done."""
         return len(self._waiting) + len(self._taken)
 
+    @property
+    def delivering(self) -> bool:
+        """Whether something was taken that is neither done nor discarded."""
+        return bool(self._taken)
+
     def put(self, entry: Entry, *, may_wait: bool) -> Outcome:
         """Add an entry; ``"dropped"`` says that this one or an older one was lost for it."""
         with self._changed:

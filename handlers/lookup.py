@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, metadata
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    entry_points,
+    metadata,
+)
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from handlers.records import Factory
 from telemetry import ShadowedPackageError
@@ -20,7 +31,7 @@ def find_factory(name: str) -> Factory:
     Raises:
         TypeError: The name is no string, or what is registered cannot be called.
         ValueError: Nobody registered it, or several distributions did.
-        ImportError: Its module cannot be imported.
+        ImportError: Its module cannot be imported, or what is registered does not exist.
         ShadowedPackageError: Another file of the same name hides its module.
     """
     if not isinstance(name, str):
@@ -81,11 +92,7 @@ def _load(entry: EntryPoint) -> Factory:
         factory: Any = entry.load()
     except (AttributeError, ModuleNotFoundError) as missing:
         if _is_missing_itself(entry, missing):
-            raise ShadowedPackageError(
-                f"Handler {entry.name!r} is {entry.value} of the distribution {_owner(entry)}, "
-                f"but it is not in what was imported: {_found(entry)}. A file or folder of that "
-                "name hides it: rename that, or start Python from another directory."
-            ) from missing
+            raise _not_there(entry) from missing
         raise
     if not callable(factory):
         raise TypeError(
@@ -104,10 +111,38 @@ def _is_missing_itself(entry: EntryPoint, missing: Exception) -> bool:
     return module is not None and not hasattr(module, entry.attr.partition(".")[0])
 
 
-def _found(entry: EntryPoint) -> str:
+def _not_there(entry: EntryPoint) -> ImportError:
     top = entry.module.partition(".")[0]
-    module = sys.modules.get(entry.module) or sys.modules.get(top)
-    return repr(module) if module is not None else f"no module named {top!r}"
+    found = sys.modules.get(entry.module) or sys.modules.get(top)
+    if found is not None and entry.dist is not None and not _is_part_of(entry.dist, found):
+        return ShadowedPackageError(
+            f"Handler {entry.name!r} is {entry.value} of the distribution {_owner(entry)}, "
+            f"but it is not in what was imported: {found!r}. A file or folder of that "
+            "name hides it: rename that, or start Python from another directory."
+        )
+    return ImportError(
+        f"Handler {entry.name!r} cannot be loaded: distribution {_owner(entry)!r} registers "
+        f"{entry.value}, which does not exist "
+        f"({f'found {found!r}' if found is not None else f'no module named {top!r}'}). "
+        f"Update it: pip install -U {_owner(entry)}"
+    )
+
+
+def _is_part_of(distribution: Distribution, module: ModuleType) -> bool:
+    """Whether a module lies where a distribution was installed."""
+    homes = [Path(str(distribution.locate_file(""))), *_editable_home(distribution)]
+    places = [module.__file__] if module.__file__ else list(getattr(module, "__path__", ()))
+    return any(
+        Path(place).resolve().is_relative_to(home.resolve()) for place in places for home in homes
+    )
+
+
+def _editable_home(distribution: Distribution) -> list[Path]:
+    """The project folder of an editable install (PEP 610), whose modules lie outside of it."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if not origin.get("dir_info", {}).get("editable"):
+        return []
+    return [Path(url2pathname(urlsplit(origin["url"]).path))]
 
 
 def _owner(entry: EntryPoint) -> str:

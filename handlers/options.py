@@ -8,8 +8,8 @@ from math import isfinite
 from typing import Any, get_args
 
 from handlers.lookup import suggestion
-from handlers.records import Factory, Overflow, Ranks
-from telemetry import Pattern, Registry, default_registry
+from handlers.records import Delivery, Eager, Factory, Overflow, Ranks
+from telemetry import ALL, Pattern, Registry, default_registry
 
 
 def check_options(name: str, factory: Factory, options: dict[str, Any], common: list[str]) -> None:
@@ -116,6 +116,23 @@ def check_delivery(
         raise ValueError(
             f"flush_timeout must be a finite number of seconds, 0 or more, got {flush_timeout!r}."
         )
+
+
+def check_sink(name: str, sink: object) -> None:
+    """Raise for what a factory made, if it cannot take events; see `telemetry.attach_many`.
+
+    Behind a filter or a worker, the bus itself would not see its shape.
+    """
+    if not callable(sink):
+        raise TypeError(
+            f"The factory of handler {name!r} made {sink!r} ({type(sink).__name__}), which cannot "
+            "be called. It must return a sink(event, measurements, metadata, config)."
+        )
+    Registry().attach(name, ALL, sink)
+    if isinstance(sink, Eager):
+        Registry().attach(name, ALL, sink.deliver)
+    delivery = getattr(sink, "delivery", "ordered")
+    _check_choice(f"delivery of handler {name!r}", delivery, get_args(Delivery))
 
 
 def _check_takes_three(function: Callable[..., object]) -> None:

@@ -63,7 +63,8 @@ class SinkAttachment(Attachment):
             timeout: Seconds, by default the ``flush_timeout`` given to `attach`.
 
         Returns:
-            Whether that happened in time. False also on the handler's own worker thread, which
+            Whether that happened in time. False also after a failure of the handler, because
+            what waited was given up, and on the handler's own worker thread, which
             cannot wait for itself.
         """
         if self._worker is not None:

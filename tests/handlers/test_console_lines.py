@@ -1,3 +1,4 @@
+import importlib
 import math
 import unicodedata
 
@@ -195,7 +196,7 @@ def test_values(value, text):
 
 @pytest.mark.parametrize("module", ["torch", "jax.numpy", "tensorflow"])
 def test_tensors_are_read(module):
-    framework = pytest.importorskip(module)
+    framework = importlib.import_module(module)
     make = (
         getattr(framework, "tensor", None)
         or getattr(framework, "array", None)
@@ -223,6 +224,9 @@ def test_tensors_are_read(module):
         (math.nan, "nan"),
         ("soon", "soon"),
         (None, "None"),
+        (2**63, "9223372036854775808"),
+        (10**400, "1" + "0" * 298 + "…"),
+        (True, "True"),
     ],
 )
 def test_durations(nanoseconds, text):
@@ -242,6 +246,99 @@ def test_errors():
     assert (
         error_text(UnprintableError()) == "UnprintableError: <unprintable UnprintableError object>"
     )
+
+
+class Hostile(float):
+    def __format__(self, spec):
+        raise RuntimeError("no")
+
+    __float__ = __str__ = __repr__ = __hash__ = lambda self: 1 / 0
+
+
+class HostileInt(int):
+    __int__ = __index__ = __str__ = __repr__ = lambda self: 1 / 0
+
+
+class HostileText(str):
+    __slots__ = ()
+    __str__ = __len__ = __format__ = lambda self, *_: 1 / 0
+
+
+class TextOfItsOwn:
+    def __str__(self):
+        return Subclass("shown")
+
+
+class Subclass(str):
+    __slots__ = ()
+    __len__ = __getitem__ = lambda self, *_: 1 / 0
+
+
+class Classless:
+    @property
+    def __class__(self):
+        raise RuntimeError("no")
+
+    __str__ = __class__
+
+
+class NamelessType(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError("no")
+
+
+class Nameless(metaclass=NamelessType):
+    __str__ = __repr__ = lambda self: 1 / 0
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ITSELF = [1]
+ITSELF.append(ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (ITSELF, "[1, [1, [1, [1, […]]]]]"),
+        (nested(100_000), "[[[[[…]]]]]"),
+        (nested(2), "[[[]]]"),
+        (Hostile(0.25), "0.25"),
+        ([Hostile(0.25), HostileInt(7), Classless()], "[0.25, 7, <unprintable Classless object>]"),
+        (HostileText("text"), "<unprintable HostileText object>"),
+        (TextOfItsOwn(), "shown"),
+        (Nameless(), "<unprintable nameless object>"),
+    ],
+    ids=lambda value: type(value).__mro__[0].__qualname__,
+)
+def test_hostile_values_spoil_nothing_beside_them(value, text):
+    assert value_text(value) == text
+    line = line_of(("training", "step"), {"loss": 0.5, "odd": value, "lr": 1}, {"step": 1})
+    assert line.text == f"Step 1 | loss=0.5 | odd={text} | lr=1"
+
+
+def test_hostile_names_and_metadata_spoil_nothing_beside_them():
+    line = line_of(("my", "event"), {Classless(): 1, "duration": Classless()}, {"a": Classless()})
+    assert line.text == (
+        "my.event | <unprintable Classless object>=1 | duration=<unprintable Classless object>"
+    )
+    line = line_of(("my", "event"), {}, {Classless(): 1, 2: "x"})
+    assert line.text == "my.event | <unprintable Classless object>=1 | 2=x"
+    assert error_text(Classless()) == "<unprintable Classless object>"
+
+
+def test_metadata_of_other_types_than_expected():
+    severity = {"severity": np.array([1, 2]), "rule": "r"}
+    assert line_of(("alert", "raised"), {}, severity).text == "Alert raised ([1, 2]): r"
+    failure = {"event_name": ("a", 1), "reason": None}
+    text = line_of(("telemetry", "handler", "failure"), {}, failure).text
+    assert text == "Handler failed on a.1: None"
 
 
 def test_escaping():

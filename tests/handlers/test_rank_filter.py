@@ -1,3 +1,6 @@
+import importlib
+import threading
+
 import pytest
 
 import handlers
@@ -24,6 +27,25 @@ def test_on_another_rank_nothing_is_opened_but_the_bus_looks_the_same(
     attachment.detach()
     assert not bus.enabled(STEP)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_is_built_no_filter_is_asked_and_no_worker_made(bus, gated, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    asked = []
+
+    def where(*arguments):
+        asked.append(arguments)
+        raise OSError("gone")
+
+    attachment = handlers.attach("gated", where=where, every=2, background=True, registry=bus)
+    before = threading.active_count()
+    for _ in range(3):
+        bus.execute(STEP, {})
+    assert asked == []
+    assert attachment.active
+    assert threading.active_count() == before
+    assert bus.list_handlers()[0].function is attachment.handler
+    assert attachment.flush()
 
 
 def test_what_is_not_built_says_so(bus, monkeypatch):
@@ -60,7 +82,7 @@ def test_all_ranks_are_heard_when_asked_for(bus, monkeypatch):
 
 
 def test_a_rank_that_is_known_only_after_attaching_silences_the_others(run_script):
-    pytest.importorskip("torch")
+    importlib.import_module("torch")
     done = run_script(
         """
 import sys, time

@@ -3,6 +3,7 @@
 import array
 import decimal
 import fractions
+import importlib
 import math
 import os
 import sys
@@ -22,17 +23,17 @@ def numpy_array(values, dtype="float32"):
 
 
 def torch_array(values, dtype="float32"):
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     return torch.tensor(values, dtype=getattr(torch, dtype))
 
 
 def jax_array(values, dtype="float32"):
-    numpy = pytest.importorskip("jax.numpy")
+    numpy = importlib.import_module("jax.numpy")
     return numpy.array(values, dtype).block_until_ready()
 
 
 def tensorflow_array(values, dtype="float32"):
-    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow = importlib.import_module("tensorflow")
     return tensorflow.constant(values, dtype)
 
 
@@ -79,7 +80,7 @@ def same(got, wanted):
 )
 def test_arrays_of_any_framework_are_lists_and_their_scalars_numbers(make, dtype, values):
     if make is numpy_array and dtype == "bfloat16":
-        dtype = pytest.importorskip("ml_dtypes").bfloat16
+        dtype = importlib.import_module("ml_dtypes").bfloat16
     same(to_python(make(values, dtype)), values)
     for value in values:
         same(to_python(make(value, dtype)), value)

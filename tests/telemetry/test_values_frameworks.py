@@ -1,5 +1,6 @@
 """What is particular to the values of one framework."""
 
+import importlib
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def same(got, wanted):
 
 
 def test_torch_tensors_that_are_part_of_a_graph(monkeypatch):
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     leaf = torch.tensor([3.0, 4.0], requires_grad=True)
     assert to_python(leaf) == [3.0, 4.0]
     assert to_python(leaf.norm()) == 5.0
@@ -31,7 +32,7 @@ def test_torch_tensors_that_are_part_of_a_graph(monkeypatch):
 
 
 def test_torch_views_are_read_as_they_appear():
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     base = torch.arange(6.0).reshape(2, 3)
     assert to_python(base.T) == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     assert to_python(base[:, 1]) == [1.0, 4.0]
@@ -40,7 +41,7 @@ def test_torch_views_are_read_as_they_appear():
 
 
 def test_torch_meta_tensors_are_unchanged_and_not_waited_for():
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     for shape in ((), (2,)):
         tensor = torch.empty(shape, device="meta")
         assert to_python(tensor) is tensor
@@ -50,14 +51,14 @@ def test_torch_meta_tensors_are_unchanged_and_not_waited_for():
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
 def test_torch_sparse_tensors_have_no_list_and_are_unchanged():
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     dense = torch.tensor([[0.0, 1.0]])
     for tensor in (dense.to_sparse(), dense.to_sparse_csr()):
         assert to_python(tensor) is tensor
 
 
 def torch_samples():
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     floats = [0.5, -2.0, -0.0]
     by_dtype = {
         torch.bool: [True, False, True],
@@ -101,7 +102,7 @@ def test_one_copy_for_all_torch_tensors_of_a_device_is_exact_for_every_dtype():
 def test_that_copy_takes_graphs_views_repeats_and_nan():
     from telemetry.values.host import _fetch_torch
 
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     leaf = torch.tensor([3.0, 4.0], requires_grad=True)
     tensors = [leaf, leaf.norm(), leaf, torch.arange(6).reshape(2, 3).T, torch.tensor(math.nan)]
     got = _fetch_torch(tensors)
@@ -112,7 +113,7 @@ def test_that_copy_takes_graphs_views_repeats_and_nan():
 def test_one_bad_tensor_does_not_spoil_the_others():
     from telemetry.values.host import _attempt, _fetch_torch
 
-    torch = pytest.importorskip("torch")
+    torch = importlib.import_module("torch")
     sparse = torch.tensor([0.0, 1.0]).to_sparse()
     got = _attempt(_fetch_torch, [torch.tensor(0.5), sparse, torch.tensor([1 + 2j]).conj()])
     assert got[0] == 0.5
@@ -124,7 +125,7 @@ def test_one_bad_tensor_does_not_spoil_the_others():
 
 
 def test_jax_tracers_are_unchanged_and_not_waited_for():
-    jax = pytest.importorskip("jax")
+    jax = importlib.import_module("jax")
     seen = []
 
     @jax.jit
@@ -140,7 +141,7 @@ def test_jax_tracers_are_unchanged_and_not_waited_for():
 
 
 def test_jax_arrays_that_were_given_away_are_unchanged():
-    jnp = pytest.importorskip("jax.numpy")
+    jnp = importlib.import_module("jax.numpy")
     array = jnp.arange(3.0)
     array.delete()
     assert to_python(array) is array
@@ -151,7 +152,7 @@ def test_jax_arrays_that_were_given_away_are_unchanged():
 def test_jax_arrays_are_fetched_together_exactly():
     from telemetry.values.host import _fetch_jax
 
-    jnp = pytest.importorskip("jax.numpy")
+    jnp = importlib.import_module("jax.numpy")
     values = [2.5, [1, 2], [[True]], [0.5]]
     arrays = [jnp.array(v) for v in values[:3]] + [jnp.array([0.5], jnp.bfloat16)]
     for got, value in zip(_fetch_jax(arrays), values, strict=True):
@@ -159,7 +160,7 @@ def test_jax_arrays_are_fetched_together_exactly():
 
 
 def test_a_jax_array_that_is_not_computed_yet_is_waited_for():
-    jnp = pytest.importorskip("jax.numpy")
+    jnp = importlib.import_module("jax.numpy")
     array = jnp.ones((1500, 1500))
     for _ in range(4):
         array = array @ array / 1500
@@ -175,7 +176,7 @@ def test_a_jax_array_that_is_not_computed_yet_is_waited_for():
 
 
 def test_tensorflow_variables_and_strings():
-    tf = pytest.importorskip("tensorflow")
+    tf = importlib.import_module("tensorflow")
     assert to_python(tf.Variable(2.5)) == 2.5
     assert to_python(tf.Variable([1, 2])) == [1, 2]
     assert on_device(tf.Variable(2.5)) is False
@@ -184,7 +185,7 @@ def test_tensorflow_variables_and_strings():
 
 
 def test_tensorflow_symbols_are_unchanged_and_not_waited_for():
-    tf = pytest.importorskip("tensorflow")
+    tf = importlib.import_module("tensorflow")
     seen = []
 
     @tf.function
