@@ -10,6 +10,7 @@ import handlers
 from telemetry import Registry
 
 STEP = ("training", "step")
+OVERFLOW = ("telemetry", "handler", "overflow")
 
 
 class Gated:
@@ -133,3 +134,19 @@ def read():
 @pytest.fixture
 def steps():
     return steps_of
+
+
+@pytest.fixture
+def attach(bus, gated):
+    def attach(**options):
+        return handlers.attach("gated", events=STEP, registry=bus, **options)
+
+    return attach
+
+
+@pytest.fixture
+def drops(bus):
+    """The announcements of lost events."""
+    found = []
+    bus.attach("drops", OVERFLOW, lambda e, m, metadata, c: found.append((m["dropped"], metadata)))
+    return found

@@ -7,23 +7,6 @@ import pytest
 import handlers
 
 STEP = ("training", "step")
-OVERFLOW = ("telemetry", "handler", "overflow")
-
-
-@pytest.fixture
-def attach(bus, gated):
-    def attach(**options):
-        return handlers.attach("gated", events=STEP, registry=bus, **options)
-
-    return attach
-
-
-@pytest.fixture
-def drops(bus):
-    """The announcements of lost events."""
-    found = []
-    bus.attach("drops", OVERFLOW, lambda e, m, metadata, c: found.append((m["dropped"], metadata)))
-    return found
 
 
 def block(attachment, step):

@@ -9,8 +9,8 @@ import torch
 
 from regularizers import BaseLossOutput, CustomLossOutput, RegularizerOutput, custom_loss
 
-# The numbers of the ADR's own example.
-ADR = {
+# The example of the documented structure.
+DOCUMENTED = {
     "loss_total": 2.847,
     "base_loss": {"value": 2.5, "grad_norm": 3.14, "custom": {"perplexity": 12.18}},
     "regularizers": {
@@ -29,7 +29,7 @@ ADR = {
 
 
 def example(as_held=float, **changes):
-    """The ADR's example; ``as_held`` makes of a number what the output holds."""
+    """The documented example; ``as_held`` makes of a number what the output holds."""
     return CustomLossOutput(
         **{
             "loss": None,
@@ -86,8 +86,8 @@ HELD = [
 
 
 @pytest.mark.parametrize("as_held", HELD)
-def test_to_dict_is_the_structure_of_the_adr(as_held):
-    assert example(as_held).to_dict() == ADR
+def test_to_dict_is_the_structure_that_is_documented(as_held):
+    assert example(as_held).to_dict() == DOCUMENTED
 
 
 @pytest.mark.parametrize("as_held", HELD)
@@ -100,13 +100,13 @@ def test_to_dict_has_python_numbers_only(as_held):
     assert {type(number) for number in numbers(example(as_held).to_dict())} == {float}
 
 
-def test_keys_come_in_the_order_of_the_adr():
-    assert json.dumps(example().to_dict()) == json.dumps(ADR)
+def test_keys_come_in_the_order_that_is_documented():
+    assert json.dumps(example().to_dict()) == json.dumps(DOCUMENTED)
 
 
 @pytest.mark.parametrize("as_held", HELD)
 def test_to_json_is_the_same_as_json(as_held):
-    assert json.loads(example(as_held).to_json()) == ADR
+    assert json.loads(example(as_held).to_json()) == DOCUMENTED
 
 
 def test_gradient_norms_that_were_not_tracked_are_absent():
@@ -124,7 +124,7 @@ def test_what_json_has_no_number_for_is_a_string():
     )
     read = json.loads(output.to_json())
     assert read == {
-        **ADR,
+        **DOCUMENTED,
         "loss_total": "NaN",
         "regularizer_total": "Infinity",
         "total_grad_norm": "-Infinity",
