@@ -9,8 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 help: ## say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-demo: $(VENV)/.demo ## train a small network with the bus in the middle, write runs/<id>/
-	$(if $(findstring torch,$(ARGS)),$(PIP) -e '.[demo,torch]')
+demo: $(VENV)/.demo$(if $(findstring torch,$(ARGS)),-torch) ## train a small network with the bus in the middle, write runs/<id>/
 	$(BIN)/telemetry demo $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite, all frameworks included
@@ -45,7 +44,12 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[demo]'
 	@touch $@
 
+$(VENV)/.demo-torch: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing what the demo in PyTorch needs into $(VENV) ..."
+	$(PIP) -e '.[demo,torch]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing everything, all frameworks included, into $(VENV) (some minutes) ..."
 	$(PIP) -e '.[all,dev]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.demo-torch
