@@ -32,7 +32,7 @@ class Descriptor:
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, FLAGS, 0o666)
-        self.torn = self.is_torn()
+        self.torn = self._is_left_torn()
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -45,14 +45,19 @@ class Descriptor:
             data = data[os.write(self.number, data) :]
         self.torn = False
 
-    def is_torn(self) -> bool:
-        """Whether the last line has no end, and is not just being written by another process."""
+    def lacks_end(self) -> bool:
+        """Whether the last line has no end, be it that another process is just writing it."""
+        size = self._size()
+        return size > 0 and os.pread(self.number, 1, size - 1) != b"\n"
+
+    def _is_left_torn(self) -> bool:
         seen = -1
-        while (size := self._size()) and os.pread(self.number, 1, size - 1) != b"\n":
+        while self.lacks_end():
+            size = self._size()
             if size == seen:
                 return True
             seen = size
-            time.sleep(SETTLED)
+            time.sleep(SETTLED)  # only whoever opens the file waits, never an emitter
         return False
 
     def _size(self) -> int:
@@ -91,7 +96,7 @@ class LineFile:
         """
         with self._lock:
             file = self.descriptor or Descriptor(self.path)
-            file.append(b"\n" + line if file.torn and file.is_torn() else line)
+            file.append(b"\n" + line if file.torn and file.lacks_end() else line)
 
     def close(self) -> None:
         """Close the file."""

@@ -277,3 +277,20 @@ def test_a_writer_that_failed_closes_off_another_ones_half_line(tmp_path, bus):
     half, whole = path.read_bytes().splitlines()
     assert half == b'{"half":'
     assert json.loads(whole)["event"] == "a"
+
+
+def test_an_emitter_never_waits_for_a_torn_line_to_settle(tmp_path, bus, monkeypatch):
+    path = tmp_path / "m.jsonl"
+    attachment = handlers.attach("jsonl", path=path, registry=bus)
+    waits = []
+    monkeypatch.setattr("handlers.line_file.time.sleep", waits.append)
+    for step in range(3):
+        with path.open("ab") as other:
+            other.write(b'{"half":')
+        attachment.handler._file.suspect()
+        bus.execute(("a",), {"step": step})
+    attachment.detach()
+    lines = path.read_bytes().splitlines()
+    assert lines[::2] == [b'{"half":'] * 3
+    assert [json.loads(line)["measurements"]["step"] for line in lines[1::2]] == [0, 1, 2]
+    assert waits == []
