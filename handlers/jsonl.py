@@ -171,7 +171,7 @@ def _ranked(path: str, site: Site) -> Path:
     """The path of this process: no two ranks share a compressed file, or need to share any."""
     number = str(rank() or 0)
     # Absolute, because a late event or a forked child opens it again wherever it is by then.
-    whole = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 -- Path's raises for nobody
+    whole = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 -- Path's raises for a "~name" without a home
     if RANK in path or site.ranks == "zero":
         return Path(str(whole).replace(RANK, number))
     suffix = "".join(whole.suffixes[-2:]) if whole.suffix.lower() == ".gz" else whole.suffix
