@@ -58,7 +58,8 @@ class Registry:
 
         Raises:
             TypeError: The event is no tuple of strings; or somebody listens and the measurements
-                are no mapping.
+                are no mapping, or a handler or an ambient `context` trips over metadata that are
+                none.
             ValueError: The event name is empty, or a segment is empty or has a ``.`` or ``*``.
 
         Example:
