@@ -44,11 +44,14 @@ def all_finite(*mappings: Mapping[str, Any]) -> bool:
 
     False also where that would need a closer look: at arrays, and into lists.
     """
-    return all(
-        type(value) in _NEVER_NAN or (type(value) is float and value - value == 0)
-        for mapping in mappings
-        for value in mapping.values()
-    )
+    try:
+        return all(
+            type(value) in _NEVER_NAN or (type(value) is float and value - value == 0)
+            for mapping in mappings
+            for value in mapping.values()
+        )
+    except Exception:
+        return False  # a mapping that cannot be looked through gets the closer look
 
 
 def encode(

@@ -3,6 +3,7 @@ import enum
 import importlib
 import json
 import math
+from collections import UserDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -350,3 +351,15 @@ def test_a_value_on_a_device_is_found_inside_of_others(hold):
         orjson.dumps(hold(tensor), host_only, orjson.OPT_PASSTHROUGH_DATACLASS)
     assert isinstance(caught.value.__cause__, WouldWaitError)
     assert needs_device({"x": hold(tensor)}, {}) is not (hold is Record)
+
+
+class Shy(UserDict):
+    def values(self):
+        raise RuntimeError("not for you")
+
+
+def test_a_mapping_that_hides_its_values_is_written_all_the_same(tmp_path, bus):
+    with handlers.attach("jsonl", path=tmp_path / "m.jsonl", registry=bus):
+        bus.execute(("a",), Shy(none=None, loss=1.5))
+    (record,) = map(orjson.loads, (tmp_path / "m.jsonl").read_bytes().splitlines())
+    assert record["measurements"] == {"none": None, "loss": 1.5}
