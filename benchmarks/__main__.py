@@ -8,7 +8,7 @@ import os
 import platform
 from importlib.metadata import version
 
-NAMES = ("dispatch", "spans", "jsonl", "imports")
+NAMES = ("dispatch", "spans", "jsonl", "imports", "clipping_torch", "clipping_tensorflow")
 PACKAGES = (
     "trainbus",
     "blinker",

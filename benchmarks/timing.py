@@ -21,11 +21,15 @@ WALL_NS: Clock = time.perf_counter_ns
 
 @dataclass(frozen=True)
 class Contender:
-    """A statement to be timed, and the names it uses."""
+    """A statement to be timed, and the names it uses.
+
+    ``setup`` is another, run before each timing and no part of it.
+    """
 
     name: str
     statement: str
     names: Mapping[str, object]
+    setup: str = "pass"
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def measure(contenders: Sequence[Contender], rounds: int, clock: Clock) -> list[
     that loop without a statement is timed in each round too and taken off.
     """
     timers = [Timer(EMPTY_LOOP, timer=clock)]
-    timers += [Timer(c.statement, timer=clock, globals=dict(c.names)) for c in contenders]
+    timers += [Timer(c.statement, c.setup, timer=clock, globals=dict(c.names)) for c in contenders]
     numbers = [_number(timer) for timer in timers]
     samples: list[list[float]] = [[] for _ in timers]
     for round_number in range(rounds):

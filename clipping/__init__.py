@@ -1,8 +1,9 @@
 """Adaptive gradient clipping that learns its threshold from the norms it sees.
 
 `apply` clips by hand, `step` clips and steps, `clip_context` clips before every step of an
-optimizer. ``clipping.torch`` and ``clipping.numpy`` clip bare gradients; each imports its
-framework when it is first used.
+optimizer. ``clipping.torch``, ``clipping.jax``, ``clipping.tensorflow`` and ``clipping.numpy``
+clip bare gradients, and ``clipping.integrations`` has callbacks for Lightning, Transformers and
+Keras; each imports its framework when it is first used.
 
 Example:
     >>> import clipping
@@ -20,29 +21,36 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from clipping.agc import AGC
 from clipping.autoclip import AutoClip
 from clipping.by_hand import apply, step
 from clipping.clip_context import clip_context
 from clipping.clipper import Clipper
 from clipping.records import MetricsRecord, NumpyModel, NumpyOptimizer, ParamLike
+from clipping.zscore import ZScoreClip
 
 __all__ = [
+    "AGC",
     "AutoClip",
     "Clipper",
     "MetricsRecord",
     "NumpyModel",
     "NumpyOptimizer",
     "ParamLike",
+    "ZScoreClip",
     "apply",
     "clip_context",
     "step",
 ]
 
-_SUBMODULES = ("numpy", "torch")
+_SUBMODULES = ("integrations", "jax", "numpy", "tensorflow", "torch")
 
 
 if TYPE_CHECKING:
+    from clipping import integrations as integrations
+    from clipping import jax as jax
     from clipping import numpy as numpy
+    from clipping import tensorflow as tensorflow
     from clipping import torch as torch
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
+import numpy as np
+
+from clipping import norm_rows, sliding, window
 from clipping.clipper import Clipper
-from clipping.records import Array, Mode, Ops, Weighting, Window
+from clipping.records import Array, Measured, Mode, Ops, State, Weighting, Window
+from clipping.state_dict import Column
 from clipping.validation import check_choice, check_count, check_number
-from clipping.window import push, quantile, sample_std
 
 OUTLIER_STDS = 3.0
 
@@ -28,7 +31,9 @@ class AutoClip(Clipper):
       last ``window_size`` norms, this step's included.
     - ``mode="percentile", history="ema"``: the same with weights ``ema_decay ** age``.
 
-    The history is one float per norm: 8 bytes on the host, 4 on an accelerator.
+    Every group has a history of its own, of ``window_size`` norms. On an accelerator they take 4
+    bytes each, on the host 8, and 4 kB a group for what makes the quantile cheap: 24 MB for 2,000
+    groups of 1,024 norms.
 
     Args:
         mode: ``"auto"`` or ``"percentile"``.
@@ -36,10 +41,11 @@ class AutoClip(Clipper):
         history: ``"ema"`` or ``"window"``. For ``mode="percentile"``.
         ema_decay: In (0, 1). For ``history="ema"``.
         window_size: How many norms are remembered; at least 2 for ``mode="auto"``.
-        scope: ``"global"``: the norm is that of the whole model.
+        scope: What forms a group: ``"global"``, the whole model, ``"per_layer"`` or
+            ``"per_param"``.
         warmup_steps: How many optimizer steps are only observed.
-        min_history: How many norms there must be before this step's for it to be clipped. The
-            very first is never clipped.
+        min_history: How many norms of a group there must be before this step's for it to be
+            clipped. The very first is never clipped.
         eps: Positive, in units of the norm.
         guard_nans: False means ``on_nonfinite="propagate"``.
         on_nonfinite: ``"skip"`` zeroes all gradients of a step that has a NaN or an infinity in
@@ -87,28 +93,82 @@ class AutoClip(Clipper):
         check_count("AutoClip", "window_size", self.window_size, 2 if self.mode == "auto" else 1)
 
     @property
-    def history_size(self) -> int:
-        """How many norms of each group are remembered: ``window_size``."""
-        return self.window_size
+    def quantile(self) -> float:
+        """Which quantile of the norms is asked for, in [0, 1]."""
+        return 0.5 if self.mode == "auto" else self.percentile / 100
+
+    @property
+    def decay(self) -> float:
+        """By which factor a norm's weight falls per norm that came after it."""
+        by_age = self.mode == "percentile" and self.history == "ema"
+        return self.ema_decay if by_age else 1.0
+
+    def empty(self, ops: Ops, rows: int) -> Any:
+        """See `Clipper.empty`."""
+        if ops.on_host:
+            return sliding.empty(rows, self.window_size, with_std=self.mode == "auto")
+        return window.empty(ops, rows, self.window_size)
+
+    def seen(self, state: State) -> Array:
+        """See `Clipper.seen`."""
+        return state.history.count
 
     def estimate(
         self,
         ops: Ops,
-        window: Window,
-        norms: Array,
+        history: Any,
+        measured: Measured,
         observed: Array,
         cut: Callable[[Array], Array],
-    ) -> tuple[Array, Window]:
+    ) -> tuple[Array, Any]:
         """See `Clipper.estimate`."""
         if self.mode == "auto":
-            threshold = _outlier(ops, window)
-            return threshold, push(ops, window, norms * cut(threshold), observed)
-        window = push(ops, window, norms, observed)
-        decay = self.ema_decay if self.history == "ema" else 1.0
-        return quantile(ops, window, self.percentile / 100, decay), window
+            threshold = self._outlier(ops, history)
+            return threshold, self._push(ops, history, measured.norms * cut(threshold), observed)
+        history = self._push(ops, history, measured.norms, observed)
+        return self._quantile(ops, history), history
 
+    def columns(self, steps: int) -> Mapping[str, Column]:
+        """See `Clipper.columns`."""
+        return norm_rows.columns(steps)
 
-def _outlier(ops: Ops, window: Window) -> Array:
-    threshold = quantile(ops, window, 0.5) + OUTLIER_STDS * sample_std(ops, window)
-    # Clipping to a threshold of 0 would never let the history be anything but zeros again.
-    return ops.where(threshold > 0, threshold, math.inf)
+    def verify(self, columns: Mapping[str, list[Any]]) -> None:
+        """See `Clipper.verify`."""
+        norm_rows.verify(columns)
+
+    def describe(self, ops: Ops, state: State) -> dict[str, list[Any]]:
+        """See `Clipper.describe`."""
+        thresholds = ops.to_host(state.threshold)
+        if ops.on_host:
+            ring, count, anchor = sliding.pack(state.history)
+            return norm_rows.dump(thresholds, ring, count, anchor if self.decay < 1 else None)
+        ring, count = map(ops.to_host, state.history)
+        return norm_rows.dump(thresholds, ring, count, None)
+
+    def restore(self, ops: Ops, rows: int, columns: Mapping[str, list[Any]], steps: int) -> State:
+        """See `Clipper.restore`."""
+        thresholds, ring, count, anchor = norm_rows.load(columns, self.window_size)
+        if ops.on_host:
+            with_std = self.mode == "auto"
+            known: Any = sliding.unpack(
+                ring, count, anchor, self.quantile, self.decay, with_std=with_std
+            )
+        else:
+            known = Window(ops.from_host(ring), ops.from_host(count))
+        return State(ops.from_host(np.array(steps)), ops.from_host(thresholds), known)
+
+    def _push(self, ops: Ops, history: Any, norms: Array, observed: Array) -> Any:
+        if ops.on_host:
+            return sliding.push(history, norms, observed, self.quantile, self.decay)
+        return window.push(ops, history, norms, observed)
+
+    def _quantile(self, ops: Ops, history: Any) -> Array:
+        if ops.on_host:
+            return sliding.quantile(history, self.quantile, self.decay)
+        return window.quantile(ops, history, self.quantile, self.decay)
+
+    def _outlier(self, ops: Ops, history: Any) -> Array:
+        std = sliding.sample_std(history) if ops.on_host else window.sample_std(ops, history)
+        threshold = self._quantile(ops, history) + OUTLIER_STDS * std
+        # Clipping to a threshold of 0 would never let the history be anything but zeros again.
+        return ops.where(threshold > 0, threshold, math.inf)

@@ -50,7 +50,7 @@ def apply(model: Model, clipper: Clipper, on_metrics: OnMetrics | None = None) -
     """
     check_clipper(clipper)
     backend = backends.backend_of(model)
-    clip_once(backend.gradients_of(model), clipper, on_metrics)
+    clip_once(backend.gradients_of(model, clipper), clipper, on_metrics)
     return model
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from clipping import backends
+from clipping import backends, deferred
 from clipping.autoclip import AutoClip
 from clipping.checks import check_clipper
 from clipping.clipper import Clipper
 from clipping.engine import clip
 from clipping.on_metrics import Listener
-from clipping.records import Backend, OnMetrics
+from clipping.protocols import Backend
+from clipping.records import OnMetrics
 
 _hooked: dict[int, Any] = {}
 """The optimizers that a context is active on, by their id: they need not be hashable."""
@@ -91,7 +92,7 @@ def _active(
 ) -> Iterator[Clipper]:
     check_unhooked(optimizer)
     undo = backend.before_step(
-        optimizer, lambda: clip(backend.gradients_of(model), clipper, listener)
+        optimizer, lambda: clip(backend.gradients_of(model, clipper), clipper, listener)
     )
     _hooked[id(optimizer)] = optimizer
     try:
@@ -99,3 +100,4 @@ def _active(
     finally:
         del _hooked[id(optimizer)]
         undo()
+        deferred.settle_all()

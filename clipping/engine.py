@@ -1,13 +1,16 @@
-"""One clipping of one set of gradients: measure, decide, scale, remember, report."""
+"""One clipping of one set of gradients: measure, decide, remember, scale, report."""
 
 from __future__ import annotations
 
+import numpy as np
+
 import telemetry
-from clipping import emission
+from clipping import deferred, emission
 from clipping.clipper import Clipper
 from clipping.nonfinite import refusal
 from clipping.on_metrics import Listener
-from clipping.records import Decision, Gradients, Key, OnMetrics
+from clipping.protocols import Gradients
+from clipping.records import Measured, OnMetrics
 
 
 def clip(gradients: Gradients, clipper: Clipper, listener: Listener | None = None) -> None:
@@ -30,36 +33,34 @@ def clip(gradients: Gradients, clipper: Clipper, listener: Listener | None = Non
         "dry_run": clipper.dry_run,
     }
     with telemetry.span(emission.CLIP, about) as span:
-        ops, keys = gradients.ops, gradients.keys
-        before = clipper.memory.recall(ops, keys, clipper.init)
-        decision, after = clipper.update(ops, before, gradients.norms())
-        _check_finite(gradients, clipper, decision)
+        ops, groups = gradients.ops, gradients.groups
+        measured = gradients.measure(weights=clipper.weighs)
+        if clipper.policy == "raise" and not clipper.dry_run:
+            _refuse_nonfinite(gradients, clipper, measured)
+        before = clipper.memory.recall(clipper, ops, groups.names, groups.rows)
+        decision, after = clipper.update(ops, before, measured)
+        clipper.memory.keep(ops, groups.names, after)
         if not clipper.dry_run:
             gradients.rescale(decision)
-        clipper.memory.keep(ops, keys, after)
-        emission.emit_groups(gradients, clipper, decision, listener)
+        emission.report_nonfinite(ops, groups, clipper, decision)
+        present = gradients.present()
+        emission.emit_groups(ops, groups, clipper, decision, listener, present)
         if telemetry.enabled(emission.STOP):
-            span.measure(emission.totals(ops, decision))
+            span.measure(emission.totals(ops, groups, measured, decision, present))
             span.annotate(emission.outcome(ops, decision))
+    if not ops.on_host:
+        deferred.settle()
 
 
 def clip_once(gradients: Gradients, clipper: Clipper, on_metrics: OnMetrics | None) -> None:
-    """Clip gradients for a caller that is no context: its ``on_metrics`` serves this one step."""
-    if on_metrics is None:
-        clip(gradients, clipper)
-    else:
-        clip(gradients, clipper, Listener(on_metrics))
+    """Clip gradients with a callback that lives for this one time."""
+    clip(gradients, clipper, None if on_metrics is None else Listener(on_metrics))
 
 
-def _check_finite(gradients: Gradients, clipper: Clipper, decision: Decision) -> None:
-    raises = clipper.policy == "raise" and not clipper.dry_run
-    if not (raises or gradients.ops.on_host):
-        return
-    flags = gradients.ops.to_host(decision.nonfinite)
-    if not flags.any():
-        return
-    offending: list[Key] = [key for key, bad in zip(gradients.keys, flags, strict=True) if bad]
-    emission.emit_nonfinite(gradients.ops, clipper, decision, offending)
-    if raises:
-        total = gradients.ops.to_host(emission.model_norm(gradients.ops, decision.norms))
-        raise refusal(offending, len(gradients.keys), float(total))
+def _refuse_nonfinite(gradients: Gradients, clipper: Clipper, measured: Measured) -> None:
+    ops, groups = gradients.ops, gradients.groups
+    flags = np.asarray(~ops.to_host(ops.isfinite(measured.norms)))
+    if flags.any():
+        total = float(ops.to_host(emission.model_norm(ops, measured.norms)))
+        emission.emit_nonfinite(groups, clipper, flags, total)
+        raise refusal(groups.named(flags), len(groups.names), total)

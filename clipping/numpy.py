@@ -7,10 +7,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from clipping.backends.numpy import NumpyGradients, check_array
+from clipping.backends.numpy import NumpyGradients, check_array, leaf
 from clipping.checks import check_clipper
 from clipping.clipper import Clipper
 from clipping.engine import clip_once
+from clipping.groups import arrange
 from clipping.records import OnMetrics
 from clipping.tree import Path, leaves, locate, rebuild
 
@@ -49,22 +50,25 @@ def apply_grads(
         {'w': array([3., 4.]), 'b': None}
     """
     check_clipper(clipper)
-    given = dict(leaves(grads))
+    given, weights = dict(leaves(grads)), dict(leaves(params))
     present = {path: gradient for path, gradient in given.items() if gradient is not None}
     for path, gradient in present.items():
         check_array(gradient, f"The gradient grads{locate(path)}")
-    _check_match(given, dict(leaves(params)))
+    _check_match(given, weights)
     if not present:
         raise ValueError(f"There is no gradient to clip in {grads!r}. Give at least one array.")
-    paths = list(present)
+    paths = list(given)
     results = given | {path: gradient.copy() for path, gradient in present.items()}
 
     def store(index: int, array: Any) -> None:
-        like = present[paths[index]]
+        like = given[paths[index]]
         results[paths[index]] = array if isinstance(like, np.ndarray) else array[()]
 
-    arrays = [np.asarray(gradient) for gradient in present.values()]
-    clip_once(NumpyGradients(arrays, store), clipper, on_metrics)
+    arrays = [None if gradient is None else np.asarray(gradient) for gradient in given.values()]
+    owned = [leaf(weights[path], "/".join(map(str, path[:-1]))) for path in paths]
+    ordered = [weights[path] for path in paths]
+    gradients = NumpyGradients(arrays, ordered, arrange(clipper, owned), store)
+    clip_once(gradients, clipper, on_metrics)
     return cast("Tree", rebuild(grads, iter(results.values())))
 
 

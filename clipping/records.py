@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
 
 Array: TypeAlias = Any
 """An array of whatever library the `Ops` at hand are written in."""
@@ -13,22 +13,26 @@ Key: TypeAlias = tuple[str, ...]
 
 Mode: TypeAlias = Literal["auto", "percentile"]
 Weighting: TypeAlias = Literal["ema", "window"]
-Scope: TypeAlias = Literal["global"]
+Scope: TypeAlias = Literal["global", "per_layer", "per_param", "per_unit"]
+"""What forms a group: see `clipping.groups`."""
+
 Policy: TypeAlias = Literal["skip", "zero", "propagate", "raise"]
 """What is done about gradients that are not finite."""
 
-GLOBAL: tuple[Key, ...] = (("global",),)
-"""The groups of scope ``"global"``: one, of everything."""
-
 
 class MetricsRecord(TypedDict):
-    """What ``on_metrics`` is called with, once per group and step; all numbers are Python's."""
+    """What ``on_metrics`` is called with, once per group and step; all numbers are Python's.
+
+    With scope ``"per_unit"`` the numbers are lists, one number per unit.
+    """
 
     algo: str
     key: Key
     scope: str
     grad_norm: float
-    threshold: float
+    threshold: NotRequired[float]
+    target: NotRequired[float]
+    weight_norm: NotRequired[float]
     scale: float
     clipped: bool
 
@@ -48,29 +52,64 @@ class Window(NamedTuple):
     count: Array
 
 
+class Moments(NamedTuple):
+    """Exponentially weighted moments of each group's norms, all of shape [groups].
+
+    Attributes:
+        mean: The weighted mean.
+        variance: The weighted variance around it.
+        weight: The sum of the weights; the newest norm's is 1.
+        count: How many norms were ever taken in, integers.
+    """
+
+    mean: Array
+    variance: Array
+    weight: Array
+    count: Array
+
+
 class State(NamedTuple):
-    """All that a clipper remembers between steps.
+    """All that a clipper remembers between steps: a nested named tuple of arrays.
 
     Attributes:
         steps: How many optimizer steps it has seen, a 0-d integer.
-        threshold: The threshold of the last step, of shape [groups]; infinity if there is none.
-        window: The history.
+        threshold: The threshold of the last step, of shape [rows]; infinity if there is none.
+        history: What the clipper knows of earlier norms: a named tuple of arrays, or empty.
     """
 
     steps: Array
     threshold: Array
-    window: Window
+    history: Any
+
+
+class Measured(NamedTuple):
+    """What is known of the gradients of one step; every array is of shape [rows].
+
+    A row is what is scaled by one factor: a group, under scope ``"per_unit"`` a unit, or a
+    parameter that belongs to no group.
+
+    Attributes:
+        norms: L2 norms of the gradients; 0 for a row without any.
+        weight_norms: L2 norms of the weights, if the clipper wants them.
+        present: Which rows have a gradient in this step; None if all.
+        grouped: Which rows belong to a group; None if all.
+    """
+
+    norms: Array
+    weight_norms: Array | None = None
+    present: Array | None = None
+    grouped: Array | None = None
 
 
 class Decision(NamedTuple):
-    """What is to be done with the gradients of one step; every array is of shape [groups].
+    """What is to be done with the gradients of one step; every array is of shape [rows].
 
     Attributes:
         norms: L2 norms before clipping.
         limits: What the norms were held against, by the name under which it is reported.
         scale: Factors in [0, 1]; 0 for what is zeroed.
         nonfinite: Which norms are NaN or infinite.
-        zeroed: Which groups are to be zeros (a factor would leave NaN what it is).
+        zeroed: Which rows are to be zeros (a factor would leave NaN what it is).
     """
 
     norms: Array
@@ -78,6 +117,18 @@ class Decision(NamedTuple):
     scale: Array
     nonfinite: Array
     zeroed: Array
+
+
+class Later(Protocol):
+    """A value on its way from a device."""
+
+    def ready(self) -> bool:
+        """Whether `value` would not wait."""
+        ...
+
+    def value(self) -> Any:
+        """The value as a NumPy array."""
+        ...
 
 
 class Ops(Protocol):
@@ -140,6 +191,23 @@ class Ops(Protocol):
         """Elements along the last axis, by an index of the same number of axes."""
         ...
 
+    def maximum(self, x: Array, least: float) -> Array:
+        """Elementwise, at least a number."""
+        ...
+
+    def segment_norms(self, x: Array, segments: Any, count: int) -> Array:
+        """The L2 norm of the elements of each segment.
+
+        Args:
+            x: Floats of shape [n].
+            segments: The segment of each, a NumPy array of n integers in [0, count).
+            count: How many segments.
+
+        Returns:
+            Floats of shape [count]; 0 for a segment without elements.
+        """
+        ...
+
     def min(self, x: Array) -> Array:
         """Of all elements, 0-d."""
         ...
@@ -163,64 +231,12 @@ class Ops(Protocol):
         """As a NumPy array; waits for the device."""
         ...
 
+    def later(self, x: Array) -> Later | None:
+        """Send a value to the host without waiting for it; None where that is not possible."""
+        ...
+
     def from_host(self, x: Any) -> Array:
         """From a NumPy array."""
-        ...
-
-
-class Gradients(Protocol):
-    """The gradients of one step."""
-
-    @property
-    def backend(self) -> str:
-        """The name of the framework."""
-        ...
-
-    @property
-    def ops(self) -> Ops:
-        """Operations where the norms are."""
-        ...
-
-    @property
-    def keys(self) -> Sequence[Key]:
-        """The names of the groups."""
-        ...
-
-    def norms(self) -> Array:
-        """The L2 norm of each group, of shape [groups]."""
-        ...
-
-    def rescale(self, decision: Decision) -> None:
-        """Scale or zero the gradients as it was decided."""
-        ...
-
-
-class Backend(Protocol):
-    """What a module of ``clipping.backends`` provides."""
-
-    def recognises(self, parameter: object) -> bool:
-        """Whether a model with such a parameter is this framework's."""
-        ...
-
-    def gradients_of(self, model: Any) -> Gradients:
-        """The gradients that a model holds.
-
-        Raises:
-            TypeError: A gradient or parameter is of a kind that cannot be clipped.
-            ValueError: There is no gradient, or they are on several devices.
-        """
-        ...
-
-    def check_optimizer(self, optimizer: object) -> None:
-        """Raise TypeError for what is no optimizer of this framework."""
-        ...
-
-    def before_step(self, optimizer: Any, act: Callable[[], None]) -> Callable[[], None]:
-        """Have ``act`` called before every step of an optimizer; returns what undoes that.
-
-        Raises:
-            TypeError: The optimizer cannot be hooked.
-        """
         ...
 
 

@@ -1,47 +1,49 @@
-"""A clipper's state as plain JSON data, and back."""
+"""A clipper's state as plain JSON data, and the checks of what somebody loads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import numpy as np
-
-from clipping.host import HOST
-from clipping.memory import Held, convert
-from clipping.records import State, Window
+from clipping.memory import Saved
 
 FORMAT: Final = 1
-FIELDS: Final = ("format", "algo", "scope", "keys", "steps", "thresholds", "counts", "norms")
+HEAD: Final = ("format", "algo", "scope", "keys", "steps")
 
 
-def dump(algo: str, scope: str, held: Held | None) -> dict[str, Any]:
-    """Describe what a clipper holds; `None` is a clipper that has not seen a step."""
-    described: dict[str, Any] = {"format": FORMAT, "algo": algo, "scope": scope}
-    if held is None:
-        return described | {"keys": [], "steps": 0, "thresholds": [], "counts": [], "norms": []}
-    state = convert(held.state, held.ops.to_host)
-    ring, counts = state.window
-    return described | {
-        "keys": [list(key) for key in held.keys],
-        "steps": int(state.steps),
-        "thresholds": [None if math.isinf(t) else t for t in state.threshold.tolist()],
-        "counts": counts.tolist(),
-        "norms": [
-            row[_slots(count, len(row))].tolist() for row, count in zip(ring, counts, strict=True)
-        ],
-    }
+class Column(NamedTuple):
+    """What is saved for each row.
+
+    Attributes:
+        fits: Whether a value may stand there.
+        what: What may, in words.
+        optional: Whether the column may be missing.
+    """
+
+    fits: Callable[[Any], bool]
+    what: str
+    optional: bool = False
 
 
-def load(state: object, algo: str, scope: str, size: int) -> Held | None:
-    """Rebuild what a clipper held.
+def head(algo: str, scope: str) -> dict[str, Any]:
+    """What every state begins with."""
+    return {"format": FORMAT, "algo": algo, "scope": scope}
+
+
+def checked(
+    state: object, algo: str, scope: str, columns: Callable[[int], Mapping[str, Column]]
+) -> Saved | None:
+    """Hold a state against what a clipper can load.
 
     Args:
-        state: What `dump` gave.
+        state: What ``state_dict()`` gave.
         algo: The algorithm that it must be of.
         scope: The scope that it must be of.
-        size: How many norms of each group the new owner remembers.
+        columns: From a number of steps to what must be in it for each row.
+
+    Returns:
+        The state, or None if it is that of a clipper that has not seen a step.
 
     Raises:
         TypeError: It is no mapping.
@@ -52,68 +54,75 @@ def load(state: object, algo: str, scope: str, size: int) -> Held | None:
             f"A clipper's state must be a mapping, got {state!r} ({type(state).__name__}). "
             "Give what state_dict() returned."
         )
-    _check_fields(state)
+    _check_algo(state, algo)
+    _check_fields(state, columns(0))
     for name, expected in (("format", FORMAT), ("algo", algo), ("scope", scope)):
-        _require(state[name] == expected, name, state[name], f"{expected!r} here")
-    _check_values(state)
-    if not state["keys"]:
+        require(state[name] == expected, name, state[name], f"{expected!r} here")
+    steps, keys = state["steps"], state["keys"]
+    require(is_count(steps), "steps", steps, "an integer of at least 0")
+    require(_all(_is_key, keys), "keys", keys, "a list of lists of strings")
+    expected_columns = columns(steps)
+    for name, column in expected_columns.items():
+        if name in state:
+            values = state[name]
+            fits = _all(column.fits, values) and len(values) == len(keys)
+            require(fits, name, values, f"{len(keys)} {column.what}")
+    if not keys:
         return None
-    return Held(HOST, tuple(tuple(key) for key in state["keys"]), _rebuild(state, size))
+    return Saved(
+        tuple(tuple(key) for key in keys),
+        int(steps),
+        {name: list(state[name]) for name in expected_columns if name in state},
+    )
 
 
-def _rebuild(state: Mapping[str, Any], size: int) -> State:
-    groups = len(state["keys"])
-    ring, counts = np.zeros((groups, size)), np.zeros(groups, np.int64)
-    for group, (count, norms) in enumerate(zip(state["counts"], state["norms"], strict=True)):
-        # A longer window than before has empty slots again, so it counts what it has.
-        counts[group] = count if len(norms) >= min(count, size) else len(norms)
-        slots = _slots(int(counts[group]), size)
-        ring[group, slots] = norms[len(norms) - len(slots) :]
-    thresholds = [math.inf if t is None else t for t in state["thresholds"]]
-    return State(np.array(state["steps"], np.int64), np.array(thresholds), Window(ring, counts))
-
-
-def _slots(count: int, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Where the norms of a ring are, the oldest first."""
-    return np.arange(max(count - size, 0), count) % size
-
-
-def _check_fields(state: Mapping[str, Any]) -> None:
-    missing = [name for name in FIELDS if name not in state]
-    unknown = [name for name in state if name not in FIELDS]
-    if missing or unknown:
-        raise ValueError(
-            f"This is no clipper's state: missing {missing!r}, unknown {unknown!r}. "
-            f"Allowed: exactly {list(FIELDS)!r}, as state_dict() returns them."
-        )
-
-
-def _check_values(state: Mapping[str, Any]) -> None:
-    steps = state["steps"]
-    _require(_is_count(steps), "steps", steps, "an integer of at least 0")
-    _require(_all(_is_key, state["keys"]), "keys", state["keys"], "a list of lists of strings")
-    groups = len(state["keys"])
-    for name, fits, what in (
-        ("thresholds", _is_threshold, "numbers of at least 0 or None"),
-        (
-            "counts",
-            lambda count: _is_count(count) and count <= steps,
-            f"integers from 0 to {steps}",
-        ),
-        ("norms", lambda norms: _all(_is_norm, norms), "lists of finite numbers of at least 0"),
-    ):
-        value = state[name]
-        _require(_all(fits, value) and len(value) == groups, name, value, f"{groups} {what}")
-    for count, norms in zip(state["counts"], state["norms"], strict=True):
-        matches = len(norms) <= count and bool(norms) == bool(count)
-        _require(matches, "norms", norms, f"1 to {count} numbers" if count else "empty")
-
-
-def _require(fits: bool, name: str, value: object, allowed: str) -> None:
+def require(fits: bool, name: str, value: object, allowed: str) -> None:
+    """Raise ValueError for what cannot be loaded."""
     if not fits:
         raise ValueError(
             f"This state cannot be loaded: {name!r} is {_short(value)}, it must be {allowed}. "
             "Nothing was changed."
+        )
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is an integer of at least 0."""
+    return not isinstance(value, bool) and isinstance(value, int) and value >= 0
+
+
+def is_norm(value: object) -> bool:
+    """Whether a value is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value >= 0
+
+
+def is_threshold(value: object) -> bool:
+    """Whether a value is a threshold; None is infinity."""
+    return value is None or is_norm(value)
+
+
+THRESHOLDS: Final = Column(is_threshold, "numbers of at least 0 or None")
+
+
+def counts(steps: int) -> Column:
+    """Numbers of norms, of which no row can have more than there were steps."""
+    return Column(lambda n: is_count(n) and n <= steps, f"integers from 0 to {steps}")
+
+
+def _check_algo(state: Mapping[str, Any], algo: str) -> None:
+    if isinstance(state.get("algo"), str):
+        require(state["algo"] == algo, "algo", state["algo"], f"{algo!r} here")
+
+
+def _check_fields(state: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
+    required = [*HEAD, *(name for name, column in columns.items() if not column.optional)]
+    missing = [name for name in required if name not in state]
+    unknown = [name for name in state if name not in HEAD and name not in columns]
+    if missing or unknown:
+        raise ValueError(
+            f"This is no clipper's state: missing {missing!r}, unknown {unknown!r}. "
+            f"Allowed: exactly {required!r}, as state_dict() returns them."
         )
 
 
@@ -128,17 +137,3 @@ def _all(fits: Callable[[Any], bool], values: object) -> bool:
 
 def _is_key(key: object) -> bool:
     return isinstance(key, list | tuple) and all(isinstance(part, str) for part in key)
-
-
-def _is_count(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int) and value >= 0
-
-
-def _is_norm(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and value >= 0
-
-
-def _is_threshold(value: object) -> bool:
-    return value is None or _is_norm(value)

@@ -33,7 +33,8 @@ def apply_grads(
         params_or_grads: Parameters, whose ``.grad`` is clipped where there is one, or gradients;
             floating-point or complex, dense or sparse (COO), of any shape, all on one device.
             Parameters are told by being ``torch.nn.Parameter`` or leaves that require gradients.
-            A tensor given twice counts once.
+            A tensor given twice counts once. AGC needs parameters, and ``scope="per_layer"`` a
+            whole model, which `clipping.apply` takes.
         clipper: What decides; it remembers the norms, so use the same one every step.
         on_metrics: Called with a `MetricsRecord` of each group, whose numbers are Python's (which
             waits for the device). If it raises, that is announced like a failing handler.
@@ -45,8 +46,8 @@ def apply_grads(
     Raises:
         TypeError: Something is no tensor, or of a layout or dtype that has no norm; or the clipper
             is none.
-        ValueError: There is no gradient, parameters and gradients are mixed, or they are on
-            several devices.
+        ValueError: There is no gradient, parameters and gradients are mixed, they are on several
+            devices, or the clipper needs weights or layers that are not given.
         FloatingPointError: See ``on_nonfinite`` of the clipper.
 
     Example:
@@ -58,30 +59,46 @@ def apply_grads(
         5.0
     """
     check_clipper(clipper)
-    gradients = _gradients(params_or_grads)
-    clip_once(backend.checked(gradients), clipper, on_metrics)
-    return gradients
+    tensors = _distinct(params_or_grads)
+    weights = None
+    gradients: list[torch.Tensor | None] = [*tensors]
+    if _are_parameters(tensors):
+        weights = [p for p in tensors if p.requires_grad or p.grad is not None]
+        gradients = [p.grad for p in weights]
+    elif clipper.weighs and tensors:
+        raise ValueError(
+            f"{type(clipper).__name__} holds gradients against weights, and bare gradients have "
+            "none: give the parameters, whose .grad is clipped. The gradients are untouched."
+        )
+    without = _without_gradients(tensors)
+    given = backend.bare_gradients(gradients, weights, clipper, without)
+    clip_once(given, clipper, on_metrics)
+    return [gradient for gradient in gradients if gradient is not None]
 
 
-def _gradients(given: torch.Tensor | Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    tensors = [given] if isinstance(given, torch.Tensor) else list(given)
-    if set(map(type, tensors)) <= {torch.nn.Parameter}:
-        parameters = len(tensors)
-    else:
-        parameters = sum(map(_is_parameter, tensors))
+def _distinct(given: torch.Tensor | Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    tensors = [given] if isinstance(given, torch.Tensor) else given
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _are_parameters(tensors: list[torch.Tensor]) -> bool:
+    if set(map(type, tensors)) == {torch.nn.Parameter}:
+        return True
+    parameters = sum(map(_is_parameter, tensors))
     if 0 < parameters < len(tensors):
         raise ValueError(
             f"params_or_grads must be parameters or gradients, got {parameters} parameters among "
             f"{len(tensors)} tensors. The gradients are untouched; clip parameters in one call, "
             "gradients in another."
         )
-    gradients = [g for p in tensors if (g := p.grad) is not None] if parameters else tensors
-    if not gradients:
-        raise ValueError(
-            f"There is no gradient to clip: got {len(tensors)} tensors, none of which is a "
-            "gradient or has a .grad. Call loss.backward() first."
-        )
-    return list({id(gradient): gradient for gradient in gradients}.values())
+    return parameters > 0
+
+
+def _without_gradients(tensors: list[torch.Tensor]) -> str:
+    return (
+        f"There is no gradient to clip: got {len(tensors)} tensors, none of which is a gradient or "
+        "has a .grad. Call loss.backward() first."
+    )
 
 
 def _is_parameter(tensor: object) -> bool:

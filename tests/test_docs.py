@@ -13,7 +13,7 @@ import telemetry
 from telemetry.events import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def run_python(example):
@@ -31,7 +31,7 @@ def compare_output(example):
 PARSERS = [CodeBlockParser("python", run_python), CodeBlockParser("text", compare_output)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_snippet_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.CRITICAL, logger="telemetry")

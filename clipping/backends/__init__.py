@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any, Final, cast
 
-from clipping.records import Backend
+from clipping.protocols import Backend
 
 FRAMEWORKS: Final = ("torch", "numpy")
 """Modules of this package, named after the framework that they serve; NumPy's is asked last."""
@@ -27,8 +27,8 @@ def backend_of(model: Any) -> Backend:
     if isinstance(model, type) or not callable(getattr(model, "parameters", None)):
         raise TypeError(
             f"Cannot clip a model without parameters(), got {model!r} ({type(model).__name__}). "
-            f"{_ALLOWED} For bare gradients: clipping.torch.apply_grads or "
-            "clipping.numpy.apply_grads."
+            f"{_ALLOWED} For bare gradients: apply_grads of clipping.torch, clipping.jax, "
+            "clipping.tensorflow or clipping.numpy. For Keras: clipping.integrations.keras."
         )
     parameter = next(iter(model.parameters()), None)
     if parameter is None:

@@ -8,8 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from clipping import units
+from clipping.clipper import Clipper
+from clipping.groups import Groups, Leaf, arrange
 from clipping.host import HOST, HostOps
-from clipping.records import GLOBAL, Array, Decision, Key, NumpyModel, NumpyOptimizer, ParamLike
+from clipping.records import Array, Decision, Measured, NumpyModel, NumpyOptimizer, ParamLike
 
 Store = Callable[[int, NDArray[Any]], None]
 
@@ -18,31 +21,71 @@ class NumpyGradients:
     """Gradients in NumPy arrays.
 
     Args:
-        arrays: Floating-point or complex, of any shape.
+        arrays: Floating-point or complex, of any shape; None for a parameter without a gradient.
+        weights: The parameters, of the same shapes.
+        groups: How they are grouped.
         store: Called with the index of a gradient and what it has become.
     """
 
     backend: Final = "numpy"
     ops: HostOps = HOST
-    keys: Sequence[Key] = GLOBAL
 
-    def __init__(self, arrays: Sequence[NDArray[Any]], store: Store) -> None:
+    def __init__(
+        self,
+        arrays: Sequence[NDArray[Any] | None],
+        weights: Sequence[Any],
+        groups: Groups,
+        store: Store,
+    ) -> None:
+        self.groups = groups
         self._arrays = arrays
+        self._weights = weights
         self._store = store
 
-    def norms(self) -> Array:
-        """The norm of all of them."""
-        with np.errstate(over="ignore", invalid="ignore"):  # the norm says it: inf or NaN
-            return np.linalg.norm([_norm(array) for array in self._arrays], axis=0, keepdims=True)
+    def present(self) -> Array:
+        """Which rows have a gradient; None if all."""
+        return self.groups.present(np.array([array is not None for array in self._arrays]))
+
+    def measure(self, *, weights: bool) -> Measured:
+        """The norms of every row."""
+        return Measured(
+            self._norms(self._arrays),
+            self._norms(self._weights) if weights else None,
+            self.present(),
+            self.groups.grouped,
+        )
 
     def rescale(self, decision: Decision) -> None:
         """Store new arrays for what is scaled or zeroed."""
-        (scale,), (zeroed,) = decision.scale.tolist(), decision.zeroed.tolist()
-        if scale == 1:
-            return
-        new = [np.zeros_like(a) if zeroed else _scaled(a, scale) for a in self._arrays]
-        for index, array in enumerate(new):
-            self._store(index, array)
+        sizes = np.diff(np.r_[self.groups.first, self.groups.rows])
+        for index, array in enumerate(self._arrays):
+            first = self.groups.first[index]
+            rows = slice(first, first + (sizes[index] if self.groups.unitwise else 1))
+            scale, zeroed = decision.scale[rows], decision.zeroed[rows]
+            if array is None or (scale == 1).all():
+                continue
+            if self.groups.unitwise:
+                shape = _broadcast(array.shape)
+                scale, zeroed = scale.reshape(shape), zeroed.reshape(shape)
+            self._store(index, _scaled(array, scale, zeroed))
+
+    def _norms(self, arrays: Sequence[Any]) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):  # the norm says it: inf or NaN
+            if self.groups.unitwise:
+                every = zip(arrays, self._weights, strict=True)
+                return np.concatenate([_unit_norms(a, np.shape(weight)) for a, weight in every])
+            return self.groups.combine(HOST, np.array([_norm(array) for array in arrays]))
+
+
+def leaf(weight: Any, layer: str | None) -> Leaf:
+    """What `arrange` wants to know of a parameter.
+
+    Args:
+        weight: Its array.
+        layer: The name of what owns it; None if it is not known.
+    """
+    shape = np.shape(weight)
+    return Leaf(shape, layer, units.count(shape, units.last_axis(shape)))
 
 
 def recognises(parameter: object) -> bool:
@@ -50,20 +93,22 @@ def recognises(parameter: object) -> bool:
     return isinstance(getattr(parameter, "data", None), np.ndarray)
 
 
-def gradients_of(model: NumpyModel) -> NumpyGradients:
+def gradients_of(model: NumpyModel, clipper: Clipper) -> NumpyGradients:
     """The gradients of a model, to be scaled in place; a read-only one is replaced.
 
     Raises:
         TypeError: A gradient is no array of floating-point or complex numbers.
-        ValueError: There is none, or one has another shape than its parameter.
+        ValueError: There is none, one has another shape than its parameter, or the clipper's scope
+            needs names of layers.
     """
-    held = _distinct([p for p in model.parameters() if p.grad is not None])
-    if not held:
+    held = _distinct(list(model.parameters()))
+    present = [p for p in held if p.grad is not None]
+    if not present:
         raise ValueError(
             f"Cannot clip a model without gradients, got {type(model).__name__} whose parameters "
             "all have .grad None. Set the gradients first."
         )
-    for parameter in held:
+    for parameter in present:
         check_array(parameter.grad, "A parameter's .grad")
         if parameter.grad.shape != np.shape(parameter.data):
             raise ValueError(
@@ -77,7 +122,9 @@ def gradients_of(model: NumpyModel) -> NumpyGradients:
         else:
             held[index].grad = array
 
-    return NumpyGradients([parameter.grad for parameter in held], store)
+    weights = [p.data for p in held]
+    groups = arrange(clipper, [leaf(weight, None) for weight in weights])
+    return NumpyGradients([p.grad for p in held], weights, groups, store)
 
 
 def check_optimizer(optimizer: object) -> None:
@@ -140,11 +187,34 @@ def _distinct(parameters: Sequence[ParamLike]) -> list[ParamLike]:
     return list({id(parameter): parameter for parameter in parameters}.values())
 
 
-def _norm(array: NDArray[Any]) -> Any:
-    return np.linalg.norm(array.astype(np.result_type(array.dtype, np.float64), copy=False).ravel())
+def _norm(array: NDArray[Any] | None) -> Any:
+    return 0.0 if array is None else np.linalg.norm(_wide(array).ravel())
 
 
-def _scaled(array: NDArray[Any], scale: float) -> Array:
+def _unit_norms(array: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+    within = units.last_axis(shape)
+    if array is None:
+        return np.zeros(units.count(shape, within))
+    return np.asarray(np.sqrt(np.sum(np.abs(_wide(array)) ** 2, axis=within))).ravel()
+
+
+def _broadcast(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which one number for each unit goes with a parameter."""
+    within = units.last_axis(shape)
+    return tuple(1 if axis in within else length for axis, length in enumerate(shape))
+
+
+def _wide(array: Any) -> NDArray[Any]:
+    wide: NDArray[Any] = np.asarray(array)
+    return wide.astype(np.result_type(wide.dtype, np.float64), copy=False)
+
+
+def _scaled(array: NDArray[Any], scale: Array, zeroed: Array) -> Array:
     # In half precision the factor itself would be rounded to 11 bits, or to 0.
     wide = np.result_type(array.dtype, np.float32)
-    return np.asarray(np.multiply(array, scale, dtype=wide)).astype(array.dtype)
+    factor = np.asarray(scale).astype(np.finfo(wide).dtype).reshape(np.shape(scale) or ())
+    if factor.size == 1:
+        factor = factor.reshape(())
+    with np.errstate(invalid="ignore"):  # infinity times 0, which is replaced
+        scaled = np.multiply(array, factor, dtype=wide)
+    return np.where(np.reshape(zeroed, np.shape(factor)), 0, scaled).astype(array.dtype)

@@ -1,8 +1,4 @@
-"""Torch: gradients in tensors, measured and scaled in fused calls.
-
-On the CPU the norms are read, decided on in NumPy, and nothing is written when nothing is scaled.
-On any other device nothing is ever read: norms, history and factors are tensors there.
-"""
+"""Torch: the gradients of a model, and hooks on its optimizers."""
 
 from __future__ import annotations
 
@@ -10,72 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from clipping.backends.torch_ops import TorchOps
-from clipping.host import HOST
-from clipping.records import GLOBAL, Array, Decision, Key, Ops
+from clipping.backends.torch_gradients import Kinds, TorchGradients
+from clipping.backends.torch_parameters import parameters_of
+from clipping.backends.torch_plan import plan_of_module, plan_of_tensors
+from clipping.clipper import Clipper
 
 LAYOUTS: Final = {torch.strided, torch.sparse_coo}
-HALF: Final = (torch.float16, torch.bfloat16)
-BITS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class TorchGradients:
-    """Gradients in tensors of one device, each a different one.
-
-    Args:
-        tensors: Floating-point or complex, dense or sparse (COO), at least one.
-        dtypes: All that occur.
-        sparse: Whether any is sparse.
-    """
-
-    backend: Final = "torch"
-    keys: Sequence[Key] = GLOBAL
-
-    def __init__(self, tensors: list[Tensor], dtypes: set[torch.dtype], *, sparse: bool) -> None:
-        device = tensors[0].device
-        self.ops: Ops = HOST if device.type == "cpu" else TorchOps(device)
-        self._tensors = tensors
-        self._dtypes = dtypes
-        self._sparse = sparse
-
-    @torch.no_grad()
-    def norms(self) -> Array:
-        """The norm of all of them, in float64 on the CPU and float32 elsewhere."""
-        summands = self._by_dtype(self._dense(_summands))
-        if self.ops.on_host:
-            # One by one: that costs less than stacking thousands of scalars.
-            read = [norm.item() for alike in summands for norm in _norms(alike)]
-            with np.errstate(over="ignore"):
-                return np.linalg.norm(read, axis=0, keepdims=True)
-        parts = [torch.stack(_norms(alike)).to(torch.float32) for alike in summands]
-        return torch.linalg.vector_norm(torch.cat(parts), keepdim=True)
-
-    @torch.no_grad()
-    def rescale(self, decision: Decision) -> None:
-        """Scale or zero them in place."""
-        if not self.ops.on_host:
-            for alike in self._by_dtype(self._dense(_stored)):
-                _rescale_unread(alike, decision)
-        elif decision.zeroed[0]:
-            torch._foreach_zero_(self._dense(_stored))
-        elif decision.scale[0] != 1:
-            # A tensor: as a number it would be rounded to the precision of the gradients first.
-            torch._foreach_mul_(self._dense(_stored), torch.from_numpy(decision.scale)[0])
-
-    def _dense(self, dense: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        if not self._sparse:
-            return self._tensors
-        return [dense(tensor) if tensor.is_sparse else tensor for tensor in self._tensors]
-
-    def _by_dtype(self, tensors: list[Tensor]) -> list[list[Tensor]]:
-        if len(self._dtypes) == 1:
-            return [tensors]
-        return [[tensor for tensor in tensors if tensor.dtype == kind] for kind in self._dtypes]
 
 
 def recognises(parameter: object) -> bool:
@@ -83,29 +23,66 @@ def recognises(parameter: object) -> bool:
     return isinstance(parameter, Tensor)
 
 
-def gradients_of(model: Any) -> TorchGradients:
-    """The gradients of a model: of every parameter that has one.
+def gradients_of(model: Any, clipper: Clipper) -> TorchGradients:
+    """The gradients of a model: of every parameter that is trainable or holds one.
 
     Raises:
-        TypeError: A gradient is of a layout or dtype that has no norm.
-        ValueError: There is none, or they are on several devices.
+        TypeError: A gradient is of a layout or dtype that has no norm, or the model is wrapped in
+            the first version of FSDP.
+        ValueError: There is none, they are on several devices, or the clipper's scope does not fit
+            the model.
     """
-    tensors = [gradient for p in model.parameters() if (gradient := p.grad) is not None]
-    if not tensors:
-        raise ValueError(
-            f"Cannot clip a model without gradients, got {type(model).__name__} whose parameters "
-            "all have .grad None. Call loss.backward() first."
-        )
-    return checked(tensors)
+    if isinstance(model, torch.nn.Module):
+        parameters = parameters_of(model)
+    else:
+        parameters = list({id(p): p for p in model.parameters()}.values())
+    held = [p for p in parameters if p.requires_grad or p.grad is not None]
+    gradients = [p.grad for p in held]
+    kinds = check(gradients, lambda: _without_gradients(model, len(parameters), len(held)))
+    if isinstance(model, torch.nn.Module):
+        plan = plan_of_module(model, clipper, held)
+    else:
+        plan = plan_of_tensors(held, clipper)
+    return TorchGradients(gradients, held, plan, kinds)
 
 
-def checked(tensors: list[Tensor]) -> TorchGradients:
-    """Gradients that are known to be of one device, and of kinds that can be clipped.
+def bare_gradients(
+    gradients: list[Tensor | None], weights: list[Tensor] | None, clipper: Clipper, without: str
+) -> TorchGradients:
+    """Gradients that are not held by one model.
+
+    Args:
+        gradients: None for a parameter that has none in this step.
+        weights: The parameters; None if they are not known.
+        clipper: Whose groups they are.
+        without: What to say if there is none.
+
+    Raises:
+        TypeError: See `gradients_of`.
+        ValueError: See `gradients_of`.
+    """
+    kinds = check(gradients, lambda: without)
+    tensors = [g for g in gradients if g is not None] if weights is None else weights
+    return TorchGradients(gradients, weights, plan_of_tensors(tensors, clipper), kinds)
+
+
+def check(gradients: Sequence[Tensor | None], without: Callable[[], str]) -> Kinds:
+    """Make sure that gradients are of one device, and of kinds that can be clipped.
+
+    Args:
+        gradients: None where there is none.
+        without: What to say if all are None.
+
+    Returns:
+        What occurs among them.
 
     Raises:
         TypeError: One is of a layout or dtype that has no norm.
-        ValueError: They are on several devices.
+        ValueError: There is none, or they are on several devices.
     """
+    tensors = [gradient for gradient in gradients if gradient is not None]
+    if not tensors:
+        raise ValueError(without())
     layouts = set(map(attrgetter("layout"), tensors))
     if not layouts <= LAYOUTS:
         raise TypeError(
@@ -119,13 +96,17 @@ def checked(tensors: list[Tensor]) -> TorchGradients:
             f"Cannot clip gradients of dtype {_names(exact)}. "
             "Allowed: floating-point and complex dtypes. The gradients are untouched."
         )
-    devices = set(map(attrgetter("device"), tensors))
+    if not all(map(attrgetter("is_cpu"), tensors)):
+        _check_devices(set(map(attrgetter("device"), tensors)))
+    return Kinds(dtypes, sparse=torch.sparse_coo in layouts)
+
+
+def _check_devices(devices: set[torch.device]) -> None:
     if len(devices) > 1:
         raise ValueError(
             f"Gradients must all be on one device, got {_names(devices)}. The gradients are "
             "untouched. Clip those of each device by themselves, with a clipper of their own."
         )
-    return TorchGradients(tensors, dtypes, sparse=torch.sparse_coo in layouts)
 
 
 def check_optimizer(optimizer: object) -> None:
@@ -144,7 +125,9 @@ def before_step(optimizer: Optimizer, act: Callable[[], None]) -> Callable[[], N
         _check_step(hooked, args[1:], kwargs)
         act()
 
-    return optimizer.register_step_pre_hook(hook).remove
+    # Under torch.compile(optimizer.step) it runs as it is.
+    untraced = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return optimizer.register_step_pre_hook(untraced).remove
 
 
 def _check_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -167,25 +150,14 @@ def _names(kinds: Iterable[object]) -> str:
     return " and ".join(sorted(map(str, kinds)))
 
 
-def _norms(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """The norm of each of some tensors of one dtype, accumulated in float32 at least."""
-    wide = torch.float32 if tensors[0].dtype in HALF else None
-    return torch._foreach_norm(tensors, 2, dtype=wide)  # noqa: SLF001 -- as torch.nn.utils does
-
-
-def _summands(sparse: Tensor) -> Tensor:
-    """A dense tensor with the same norm."""
-    return sparse.coalesce().values()
-
-
-def _stored(sparse: Tensor) -> Tensor:
-    """What its summands lie in: scaling them scales their sums."""
-    return sparse._values()  # noqa: SLF001 -- values() refuses what is not coalesced
-
-
-def _rescale_unread(alike: list[Tensor], decision: Decision) -> None:
-    # No factor turns NaN into 0, so what is zeroed is multiplied by 0 as integers.
-    numbers = [torch.view_as_real(x) for x in alike] if alike[0].is_complex() else alike
-    bits = BITS[numbers[0].dtype.itemsize]
-    torch._foreach_mul_([x.view(bits) for x in numbers], (~decision.zeroed[0]).to(bits))
-    torch._foreach_mul_(numbers, decision.scale[0])
+def _without_gradients(model: Any, parameters: int, trainable: int) -> str:
+    name = type(model).__name__
+    if not trainable:
+        return (
+            f"Cannot clip {name}: none of its {parameters} parameters is trainable, all have "
+            "requires_grad=False. Call requires_grad_() on those that are to be trained."
+        )
+    return (
+        f"Cannot clip a model without gradients, got {name} whose parameters all have .grad None. "
+        "Call loss.backward() first."
+    )

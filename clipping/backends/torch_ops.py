@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from clipping.records import Later
+
+MOST_TABLES: Final = 256
+
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
 class TorchOps:
-    """`clipping.records.Ops` in float32 tensors; all but ``to_host`` and ``from_host`` queue only.
+    """`clipping.records.Ops` in float32 tensors; all but ``to_host`` queue only.
 
     Args:
         device: Where the tensors are.
@@ -22,6 +29,25 @@ class TorchOps:
     on_host: ClassVar[bool] = False
 
     device: torch.device
+    _tables: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def remembered(self, key: Any, make: Callable[[], Made]) -> Made:
+        """A table of indices on the device: what was made for this key, or is made now."""
+        if key not in self._tables:
+            if len(self._tables) >= MOST_TABLES:
+                self._tables.clear()
+            self._tables[key] = make()
+        made: Made = self._tables[key]
+        return made
+
+    def table(self, x: Any) -> Tensor:
+        """A NumPy array that is the same object in every step and never written to."""
+        _, on_device = self.remembered(id(x), lambda: (x, self.from_host(x)))  # x keeps its id
+        return on_device
+
+    def positions(self, flags: Any) -> Tensor:
+        """The indices of what is True in a NumPy array."""
+        return self.remembered(flags.tobytes(), lambda: self.from_host(flags.nonzero()[0]))
 
     def full(self, shape: tuple[int, ...], value: float) -> Tensor:
         return torch.full(shape, value, dtype=torch.float32, device=self.device)
@@ -59,6 +85,14 @@ class TorchOps:
     def take(self, x: Tensor, index: Tensor) -> Tensor:
         return torch.gather(x, -1, index)
 
+    def maximum(self, x: Tensor, least: float) -> Tensor:
+        return torch.clamp(x, min=least)
+
+    def segment_norms(self, x: Tensor, segments: Any, count: int) -> Tensor:
+        # Accumulated by index_put_, which sorts: unlike index_add_ it gives every rank the same.
+        index = self.table(segments)
+        return torch.sqrt(self.full((count,), 0.0).index_put_((index,), x * x, accumulate=True))
+
     def min(self, x: Tensor) -> Tensor:
         return torch.min(x)
 
@@ -74,10 +108,56 @@ class TorchOps:
     def to_host(self, x: Tensor) -> Any:
         return x.cpu().numpy()
 
+    def later(self, x: Tensor) -> Later | None:
+        if x.device.type == "cuda":
+            return FromCuda(x)
+        return Known(x) if x.device.type == "cpu" else None
+
     def from_host(self, x: Any) -> Tensor:
-        dtype = torch.float32 if x.dtype.kind == "f" else torch.int64
-        return torch.as_tensor(x, dtype=dtype).to(self.device)
+        kinds = {"f": torch.float32, "b": torch.bool}
+        made = torch.as_tensor(x, dtype=kinds.get(x.dtype.kind, torch.int64))
+        if self.device.type == "cuda":  # a copy from memory that is not pinned waits
+            return made.pin_memory().to(self.device, non_blocking=True)
+        return made.to(self.device, copy=True)
 
     def _placed(self, x: Tensor | float) -> Tensor:
         # A bare number would become a tensor on the CPU, whose copy waits for the device.
         return x if isinstance(x, Tensor) else self.full((), x)
+
+
+class FromCuda:
+    """A copy on its way into pinned memory of the host.
+
+    Args:
+        x: The tensor.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self._here = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        self._here.copy_(x, non_blocking=True)
+        self._arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(x.device))
+
+    def ready(self) -> bool:
+        return bool(self._arrived.query())
+
+    def value(self) -> Any:
+        self._arrived.synchronize()
+        return self._here.numpy()
+
+
+class Known:
+    """A value that is on the host already.
+
+    Args:
+        x: The tensor.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self._value = x.numpy().copy()
+
+    def ready(self) -> bool:
+        return True
+
+    def value(self) -> Any:
+        return self._value

@@ -56,8 +56,13 @@ def _span(
     )
 
 
-_ALGO: Final = Field("algo", "'autoclip'")
-_SCOPE: Final = Field("scope", "what forms a group: 'global'")
+_ALGO: Final = Field("algo", "'autoclip', 'zscore' or 'agc'")
+_SCOPE: Final = Field("scope", "what forms a group: 'global', 'per_layer', 'per_param', 'per_unit'")
+_LIMITS: Final = (
+    Field("threshold", "norm above which the group is clipped (autoclip, zscore)"),
+    Field("target", "norm above which the group is clipped (agc)"),
+    Field("weight_norm", "L2 norm of the group's weights (agc)"),
+)
 _YOURS: Final = "your code"
 
 CATALOGUE: Final[tuple[EventSpec, ...]] = (
@@ -70,31 +75,39 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
             Field("grad_norm", "L2 norm of the whole model's gradient before clipping"),
             Field("clipped_grad_norm", "the same after clipping"),
             Field("scale", "the smallest factor of any group, 1 if nothing is clipped"),
-            Field("groups", "how many groups"),
+            Field("groups", "how many groups have a gradient"),
             Field("groups_clipped", "how many of them are scaled"),
-            Field("threshold", "norm above which the group is clipped; for one group only"),
+            *(Field(limit.name, f"{limit.about}; for one group only") for limit in _LIMITS),
         ),
         (
             _ALGO,
             _SCOPE,
-            Field("backend", "'numpy' or 'torch'"),
+            Field("backend", "'torch', 'jax', 'tensorflow' or 'numpy'"),
             Field("dry_run", "whether the gradients are left alone"),
         ),
-        (Field("outcome", "'applied', 'unclipped' or 'skipped'; where it is known on the host"),),
+        (
+            Field("outcome", "'applied', 'unclipped' or 'skipped'; where it is known on the host"),
+            Field("clipper_step", "how many steps the clipper has seen; from a compiled step only"),
+        ),
         detail=True,
     ),
     EventSpec(
         ("smartclip", "clip", "group"),
-        "one group of gradients was looked at",
+        "one group of gradients was looked at; under scope 'per_unit' the values are 1-d",
         "clipping",
         "smartclip.{measurement}[{key}]",
         (
             Field("grad_norm", "L2 norm of the group's gradient before clipping"),
-            Field("threshold", "norm above which it is clipped"),
+            *_LIMITS,
             Field("scale", "factor in [0, 1]"),
             Field("clipped", "whether the factor is below 1"),
         ),
-        (_ALGO, Field("key", "tuple that names the group, such as ('global',)"), _SCOPE),
+        (
+            _ALGO,
+            Field("key", "('global',), ('layer', 'conv1') or ('param', '0')"),
+            _SCOPE,
+            Field("clipper_step", "how many steps the clipper has seen; from a compiled step only"),
+        ),
         detail=True,
     ),
     EventSpec(
@@ -108,8 +121,9 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         ),
         (
             _ALGO,
-            Field("keys", "the offending groups"),
+            Field("keys", "the offending groups, and parameters that are in no group"),
             Field("policy", "'skip', 'zero', 'propagate' or 'raise'"),
+            Field("clipper_step", "how many steps the clipper has seen; from a compiled step only"),
         ),
     ),
     *_span(

@@ -132,8 +132,8 @@ def test_what_is_no_model_is_refused(model):
         clipping.apply(model, clipping.AutoClip())
     assert str(refused.value) == (
         f"Cannot clip a model without parameters(), got {model!r} ({type(model).__name__}). "
-        f"{ALLOWED} For bare gradients: clipping.torch.apply_grads or "
-        "clipping.numpy.apply_grads."
+        f"{ALLOWED} For bare gradients: apply_grads of clipping.torch, clipping.jax, "
+        "clipping.tensorflow or clipping.numpy. For Keras: clipping.integrations.keras."
     )
 
 

@@ -1,5 +1,6 @@
 import copy
 import inspect
+import math
 import pickle
 
 import numpy as np
@@ -35,7 +36,10 @@ def test_constructor_has_smartclips_arguments_by_keyword_only():
         ({"mode": "fast"}, "mode must be one of 'auto', 'percentile', got 'fast'."),
         ({"mode": ["auto"]}, "mode must be one of 'auto', 'percentile', got ['auto']."),
         ({"history": "all"}, "history must be one of 'ema', 'window', got 'all'."),
-        ({"scope": "per_layer"}, "scope must be one of 'global', got 'per_layer'."),
+        (
+            {"scope": "per_unit"},
+            "scope must be one of 'global', 'per_layer', 'per_param', got 'per_unit'.",
+        ),
         (
             {"on_nonfinite": "ignore"},
             "on_nonfinite must be one of 'skip', 'zero', 'propagate', 'raise', got 'ignore'.",
@@ -85,7 +89,62 @@ def test_value_of_a_wrong_type_is_refused(options, message):
 
 def test_numpy_numbers_are_numbers():
     clipper = clipping.AutoClip(percentile=np.float32(90), window_size=np.int64(8))
-    assert clipper.history_size == 8
+    assert (clipper.percentile, clipper.window_size) == (90, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (clipping.ZScoreClip, {"zmax": 0.0}, "zmax must be in (0, inf), got 0.0."),
+        (clipping.ZScoreClip, {"zmax": math.inf}, "zmax must be in (0, inf), got inf."),
+        (clipping.ZScoreClip, {"ema_decay": 1}, "ema_decay must be in (0, 1), got 1."),
+        (
+            clipping.ZScoreClip,
+            {"scope": "per_unit"},
+            "scope must be one of 'global', 'per_layer', 'per_param', got 'per_unit'.",
+        ),
+        (clipping.AGC, {"clipping": 0}, "clipping must be in (0, inf), got 0."),
+        (clipping.AGC, {"clipping": -0.1}, "clipping must be in (0, inf), got -0.1."),
+        (clipping.AGC, {"eps": 0}, "eps must be in (0, inf), got 0."),
+        (
+            clipping.AGC,
+            {"scope": "unit"},
+            "scope must be one of 'global', 'per_layer', 'per_param', 'per_unit', got 'unit'.",
+        ),
+    ],
+)
+def test_values_of_the_other_clippers_are_checked(kind, options, message):
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 -- the whole text is compared
+        kind(**options)
+    assert str(refused.value) == f"{kind.__name__}: {message}"
+
+
+def test_flags_of_agc_are_flags():
+    with pytest.raises(TypeError) as refused:
+        clipping.AGC(exclude_bias_bn=1)
+    assert str(refused.value) == "AGC: exclude_bias_bn must be True or False, got 1 (int)."
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        (
+            clipping.ZScoreClip,
+            {"zmax": 3.0, "ema_decay": 0.99, "scope": "global", "warmup_steps": 100}
+            | {"min_history": 50, "eps": 1e-8, "guard_nans": True},
+        ),
+        (
+            clipping.AGC,
+            {"clipping": 0.01, "exclude_bias_bn": True, "scope": "per_layer", "warmup_steps": 0}
+            | {"min_history": 0, "eps": 1e-3, "guard_nans": True},
+        ),
+    ],
+)
+def test_the_other_constructors_have_smartclips_arguments(kind, defaults):
+    parameters = inspect.signature(kind).parameters
+    own = {"on_nonfinite": "skip", "dry_run": False}
+    assert {name: p.default for name, p in parameters.items()} == defaults | own
+    assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_options_cannot_change_under_a_history():

@@ -8,8 +8,9 @@ import clipping
 import telemetry
 from clipping import emission
 from clipping.engine import clip
+from clipping.groups import Leaf, arrange
 from clipping.host import HOST
-from clipping.records import Decision
+from clipping.records import Decision, Measured
 from telemetry.events import find
 from telemetry.testing import capture
 
@@ -121,8 +122,13 @@ def test_what_is_sent_is_in_the_catalogue(kit):
         assert set(event.measurements) <= {field.name for field in spec.measurements}
         assert set(event.metadata) <= {field.name for field in spec.metadata}
     stop = next(e for e in events if e.event[-1] == "stop")
-    assert set(stop.measurements) == {f.name for f in find((*CLIP, "stop")).measurements}
-    assert set(stop.metadata) == {f.name for f in find((*CLIP, "stop")).metadata}
+    agcs = {"target", "weight_norm"}
+    assert set(stop.measurements) | agcs == {
+        f.name for f in find((*CLIP, "stop")).measurements
+    }
+    assert set(stop.metadata) | {"clipper_step"} == {
+        f.name for f in find((*CLIP, "stop")).metadata
+    }
 
 
 class Counting:
@@ -141,13 +147,16 @@ class Counting:
 
 class OneGroup:
     backend = "numpy"
-    keys = (("global",),)
+    groups = arrange(clipping.AutoClip(), [Leaf((1,), None, 1)])
 
     def __init__(self):
         self.ops = Counting()
 
-    def norms(self):
-        return np.array([3.0])
+    def measure(self, *, weights):
+        return Measured(np.array([3.0]))
+
+    def present(self):
+        return None
 
     def rescale(self, decision):
         pass
@@ -174,9 +183,11 @@ def test_totals_of_several_groups_are_those_of_the_whole_model():
         nonfinite=np.array([False, False, True]),
         zeroed=np.array([False, False, True]),
     )
-    measured = emission.totals(HOST, decision)
-    assert math.isnan(measured.pop("grad_norm"))
-    assert measured == {
+    clipper = clipping.AutoClip(scope="per_param")
+    groups = arrange(clipper, [Leaf((1,), None, 1)] * 3)
+    totals = emission.totals(HOST, groups, Measured(decision.norms), decision)
+    assert math.isnan(totals.pop("grad_norm"))
+    assert totals == {
         "clipped_grad_norm": pytest.approx(math.sqrt(9 + 4)),
         "scale": 0.0,
         "groups": 3,

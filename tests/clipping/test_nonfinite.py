@@ -5,6 +5,7 @@ import pytest
 
 import clipping
 from clipping.host import HOST
+from clipping.records import Measured
 from telemetry.testing import capture
 
 NONFINITE = ("smartclip", "clip", "nonfinite")
@@ -116,12 +117,12 @@ def test_policy_of_several_groups(policy, zeroed, scale):
         min_history=1,
         on_nonfinite=policy,
     )
-    _, state = clipper.update(HOST, clipper.init(HOST, 3), np.full(3, 2.0))
-    decision, state = clipper.update(HOST, state, np.array([2.0, math.nan, 4.0]))
+    _, state = clipper.update(HOST, clipper.init(HOST, 3), Measured(np.full(3, 2.0)))
+    decision, state = clipper.update(HOST, state, Measured(np.array([2.0, math.nan, 4.0])))
     assert decision.zeroed.tolist() == zeroed
     assert decision.scale == pytest.approx(scale)
     assert decision.nonfinite.tolist() == [False, True, False]
-    assert state.window.count.tolist() == [2, 1, 2]
+    assert state.history.count.tolist() == [2, 1, 2]
 
 
 def test_finite_steps_send_no_such_event(kit):

@@ -118,3 +118,21 @@ def test_gradients_accumulate_to_one_step():
         optimizer.step()
     assert clipper.state_dict()["steps"] == 1
     assert clipper.threshold_any() == pytest.approx(4 * np.sqrt(3.0))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own use of it
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_step_clips_as_the_plain_one(backend):
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model, optimizer = trained()
+        with clipping.clip_context(model, optimizer, clipping.AGC(clipping=0.05)) as clipper:
+            step = torch.compile(optimizer.step, backend=backend) if compiled else optimizer.step
+            for size in (1.0, 2.0):
+                optimizer.zero_grad()
+                model(torch.full((1, 2), size)).square().sum().backward()
+                step()
+        assert clipper.state_dict()["steps"] == 2
+        weights.append(model.weight.detach().clone())
+    assert weights[0].equal(weights[1])

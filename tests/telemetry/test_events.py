@@ -47,9 +47,9 @@ DESIGN = [
 ]
 
 MEASUREMENTS = {
-    "smartclip.clip.stop": "duration grad_norm clipped_grad_norm scale threshold groups "
-    "groups_clipped",
-    "smartclip.clip.group": "grad_norm threshold scale clipped",
+    "smartclip.clip.stop": "duration grad_norm clipped_grad_norm scale threshold target "
+    "weight_norm groups groups_clipped",
+    "smartclip.clip.group": "grad_norm threshold target weight_norm scale clipped",
     "smartclip.clip.nonfinite": "grad_norm count",
     "custom_loss.stop": "duration loss_total regularizer_total total_grad_norm",
     "regularizer.compute.stop": "duration value contribution grad_norm",
@@ -72,9 +72,9 @@ MEASUREMENTS = {
 
 METADATA = {
     "smartclip.clip.start": "algo scope backend dry_run",
-    "smartclip.clip.stop": "algo scope backend dry_run outcome",
-    "smartclip.clip.group": "algo key scope",
-    "smartclip.clip.nonfinite": "algo keys policy",
+    "smartclip.clip.stop": "algo scope backend dry_run outcome clipper_step",
+    "smartclip.clip.group": "algo key scope clipper_step",
+    "smartclip.clip.nonfinite": "algo keys policy clipper_step",
     "custom_loss.start": "model_id data_count regularizer_count track_grad_norms",
     "regularizer.compute.start": "regularizer_name weight async",
     "workflow.run.start": "workflow run_id",
