@@ -1,0 +1,183 @@
+"""Clipping in the ``Trainer`` of Hugging Face transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from clipping import deferred
+from clipping.autoclip import AutoClip
+from clipping.checks import check_clipper
+from clipping.clip_context import check_unhooked
+from clipping.clipper import Clipper
+from clipping.integrations.one_step import clip_step, listener_of, refuse_after_acting
+from clipping.records import OnMetrics
+from telemetry.extras import import_extra
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_callback import ExportableState
+else:
+    _FEATURE = {"extra": "transformers", "feature": "clipping.integrations.transformers"}
+    _CALLBACKS = import_extra("transformers.trainer_callback", **_FEATURE)
+    TrainerCallback, ExportableState = _CALLBACKS.TrainerCallback, _CALLBACKS.ExportableState
+
+__all__ = ["ClipCallback"]
+
+_ACTING: Final = "_acting_clip_callback"
+
+
+class ClipCallback(TrainerCallback, ExportableState):
+    """Clip before every optimizer step of a ``Trainer``, which must have ``max_grad_norm=0.0``.
+
+    It acts in ``on_pre_optimizer_step``: after gradient accumulation, on unscaled gradients under
+    ``fp16``, once per step. Events carry ``step``, the number under which the ``Trainer`` logs
+    this step (``state.global_step`` once it is done), and ``epoch`` (how many are complete),
+    unless a ``telemetry.context`` around the training says others. What the clipper has learned is
+    in ``trainer_state.json``, and ``trainer.train(resume_from_checkpoint=...)`` restores it into
+    this clipper.
+
+    Several callbacks may run in one ``Trainer`` if all but the last have ``dry_run=True``.
+
+    Args:
+        clipper: What decides; a new ``AutoClip()`` if none is given.
+        on_metrics: Called with a `MetricsRecord` of each group in every step, whose numbers are
+            Python's (which waits for the device). If it raises, that is announced like a failing
+            handler and it is not called again in this training.
+
+    Attributes:
+        clipper: The clipper.
+
+    Raises:
+        TypeError: The clipper is none, or the callback is not callable.
+        ValueError: At the start of training: ``max_grad_norm`` is above 0,
+            ``restore_callback_states_from_checkpoint`` is set (the ``Trainer`` would replace this
+            object by another), or the gradients are out of reach (DeepSpeed, an optimizer that
+            steps during the backward pass). On resuming: the state in the checkpoint is of
+            another clipper.
+        RuntimeError: At the start of training: an earlier callback, or a `clip_context`, clips
+            too.
+
+    A step raises what `clipping.apply` raises. The ``Trainer`` measures the gradient's norm before
+    the callback is asked, which turns all gradients into NaN when one of them is not finite.
+
+    Example:
+        >>> import clipping
+        >>> clipper = clipping.AutoClip(mode="percentile", percentile=95.0)
+        >>> callback = ClipCallback(clipper)  # for Trainer(callbacks=[callback])
+        >>> callback.state()["attributes"]["learned"]["steps"]
+        0
+    """
+
+    def __init__(self, clipper: Clipper | None = None, on_metrics: OnMetrics | None = None) -> None:
+        self.clipper = AutoClip() if clipper is None else clipper
+        check_clipper(self.clipper)
+        self._on_metrics = on_metrics
+        self._listener = listener_of(on_metrics)
+
+    def state(self) -> dict[str, Any]:
+        """What the clipper has learned, for ``trainer_state.json``."""
+        attributes = {"name": self._name, "learned": self.clipper.state_dict()}
+        return {"args": {}, "attributes": attributes}
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Refuse what would clip twice, or not at all; restore the clipper when it is a resume."""
+        _check_arguments(args)
+        optimizer = kwargs["optimizer"]
+        check_unhooked(getattr(optimizer, "optimizer", optimizer))
+        if _ACTING in vars(state):
+            refuse_after_acting()
+        if not self.clipper.dry_run:
+            vars(state)[_ACTING] = self
+        saved = self._take(state)
+        if saved and state.global_step > 0:
+            self.clipper.load_state_dict(saved[-1]["attributes"]["learned"])
+        self._listener = listener_of(self._on_metrics)
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Clip."""
+        clip_step(
+            kwargs["model"],
+            self.clipper,
+            self._listener,
+            step=state.global_step + 1,
+            epoch=int(state.epoch or 0),
+        )
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Forget what has been saved, or the next checkpoint would have it once more."""
+        self._take(state)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Send what is still on its way from a device."""
+        deferred.settle_all()
+
+    @property
+    def _name(self) -> str:
+        return repr(self.clipper) if self.clipper.dry_run else "acting"
+
+    def _take(self, state: TrainerState) -> list[dict[str, Any]]:
+        """Remove this callback's saved states from a trainer's state.
+
+        The trainer keeps them by the name of the class: the state of one callback as it is, those
+        of several in a list, to which it appends at every save.
+        """
+        stored: Any = state.stateful_callbacks
+        found = stored.get(type(self).__name__, [])
+        mine: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        for entry in found if isinstance(found, list) else [found]:
+            named = entry.get("attributes", {}).get("name")
+            (mine if named == self._name else others).append(entry)
+        stored[type(self).__name__] = others
+        return mine
+
+
+def _check_arguments(args: TrainingArguments) -> None:
+    if args.max_grad_norm > 0:
+        raise ValueError(
+            f"TrainingArguments(max_grad_norm={args.max_grad_norm!r}) clips before ClipCallback "
+            "does; the default is 1.0. Allowed beside it: 0.0. Give max_grad_norm=0.0."
+        )
+    if args.restore_callback_states_from_checkpoint:
+        raise ValueError(
+            "TrainingArguments(restore_callback_states_from_checkpoint=True) replaces the "
+            "ClipCallback that was given, and its clipper, by a new one. Allowed beside it: False. "
+            "Leave it out: ClipCallback restores its clipper on every resume."
+        )
+    if getattr(args, "deepspeed_plugin", None) is not None:
+        raise ValueError(
+            "ClipCallback cannot clip under DeepSpeed: the gradients are inside its engine. "
+            "Allowed: one device, DDP, and FSDP2. Use one of these, or gradient_clipping of "
+            "DeepSpeed's configuration without the callback."
+        )
+    optim = str(getattr(args.optim, "value", args.optim))
+    if optim.endswith(("lomo", "_layerwise")):
+        raise ValueError(
+            f"TrainingArguments(optim={optim!r}) updates each parameter during the backward pass, "
+            "before ClipCallback is asked. Allowed: optimizers that step after it. Use another, or "
+            "remove the callback."
+        )
