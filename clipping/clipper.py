@@ -144,8 +144,8 @@ class Clipper(ABC):
         """The threshold of the last step; waits for the device that it is on.
 
         Returns:
-            The norm above which the first group is clipped, during the warm-up the one above
-            which it would be; infinity before there is one.
+            The norm above which the first group that has one is clipped, during the warm-up the
+            one above which it would be; infinity before there is one.
         """
         return self.memory.threshold()
 
