@@ -8,7 +8,15 @@ import os
 import platform
 from importlib.metadata import version
 
-NAMES = ("dispatch", "spans", "jsonl", "imports", "clipping_torch", "clipping_tensorflow")
+NAMES = (
+    "dispatch",
+    "spans",
+    "jsonl",
+    "imports",
+    "clipping_torch",
+    "clipping_tensorflow",
+    "clipping_jax",
+)
 PACKAGES = (
     "trainbus",
     "blinker",
