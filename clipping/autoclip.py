@@ -25,11 +25,13 @@ class AutoClip(Clipper):
     - ``mode="auto"``: T is the median plus 3 sample standard deviations of the last
       ``window_size`` norms before this step, and the history takes in the norm after clipping, so
       that a spike does not raise its own threshold. There is none while there are less than two
-      norms, or while all of them are 0. Norms that are all alike have no deviation, so that
+      norms. Norms that are all alike have no deviation, so that
       everything above them is clipped to them.
     - ``mode="percentile", history="window"``: T is the percentile (linear interpolation) of the
       last ``window_size`` norms, this step's included.
     - ``mode="percentile", history="ema"``: the same with weights ``ema_decay ** age``.
+
+    A T of 0, after gradients that were all 0, is none: nothing is clipped to 0.
 
     Every group has a history of its own, of ``window_size`` norms. On an accelerator they take 4
     bytes each, on the host 8, and 4 kB a group for what makes the quantile cheap: 24 MB for 2,000
@@ -126,7 +128,7 @@ class AutoClip(Clipper):
             threshold = self._outlier(ops, history)
             return threshold, self._push(ops, history, measured.norms * cut(threshold), observed)
         history = self._push(ops, history, measured.norms, observed)
-        return self._quantile(ops, history), history
+        return _positive(ops, self._quantile(ops, history)), history
 
     def columns(self, steps: int) -> Mapping[str, Column]:
         """See `Clipper.columns`."""
@@ -165,10 +167,13 @@ class AutoClip(Clipper):
     def _quantile(self, ops: Ops, history: Any) -> Array:
         if ops.on_host:
             return sliding.quantile(history, self.quantile, self.decay)
-        return window.quantile(ops, history, self.quantile, self.decay)
+        return ops.quantile(history, self.quantile, self.decay)
 
     def _outlier(self, ops: Ops, history: Any) -> Array:
         std = sliding.sample_std(history) if ops.on_host else window.sample_std(ops, history)
-        threshold = self._quantile(ops, history) + OUTLIER_STDS * std
-        # Clipping to a threshold of 0 would never let the history be anything but zeros again.
-        return ops.where(threshold > 0, threshold, math.inf)
+        return _positive(ops, self._quantile(ops, history) + OUTLIER_STDS * std)
+
+
+def _positive(ops: Ops, threshold: Array) -> Array:
+    # To clip to 0 would be to stop learning, and the history might be zeros for ever.
+    return ops.where(threshold > 0, threshold, math.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 from clipping import backends, deferred
 from clipping.autoclip import AutoClip
@@ -16,7 +16,9 @@ from clipping.protocols import Backend
 from clipping.records import OnMetrics
 
 _hooked: dict[int, Any] = {}
-"""The optimizers that a context is active on, by their id: they need not be hashable."""
+"""The optimizers that a context is active on, and those that they wrap, by their id: they need not
+be hashable."""
+MOST_WRAPPERS: Final = 8
 
 
 def clip_context(
@@ -78,7 +80,7 @@ def clip_context(
 
 def check_unhooked(optimizer: object) -> None:
     """Raise RuntimeError if a context is active on an optimizer."""
-    if id(optimizer) in _hooked:
+    if any(id(part) in _hooked for part in _unwrapped(optimizer)):
         raise RuntimeError(
             f"A clip_context is active on this {type(optimizer).__name__}, so its gradients would "
             "be clipped twice. Allowed: one context per optimizer at a time, and in it plain "
@@ -94,10 +96,23 @@ def _active(
     undo = backend.before_step(
         optimizer, lambda: clip(backend.gradients_of(model, clipper), clipper, listener)
     )
-    _hooked[id(optimizer)] = optimizer
+    covered = {id(part): part for part in _unwrapped(optimizer)}
+    _hooked.update(covered)
     try:
         yield clipper
     finally:
-        del _hooked[id(optimizer)]
+        for key in covered:
+            del _hooked[key]
         undo()
         deferred.settle_all()
+
+
+def _unwrapped(optimizer: Any) -> list[Any]:
+    """An optimizer, the one that it wraps, as Accelerate's and Fabric's do, and so on."""
+    parts = [optimizer]
+    while len(parts) < MOST_WRAPPERS:
+        within = getattr(parts[-1], "optimizer", None)
+        if not callable(getattr(within, "step", None)):
+            break
+        parts.append(within)
+    return parts

@@ -162,7 +162,8 @@ class Clipper(ABC):
 
         Args:
             state: From a clipper of the same algorithm and scope. Of a longer history than this
-                object's the newest norms are kept.
+                object's the newest norms are kept; of a shorter one there are fewer than
+                ``min_history`` asks for, maybe, and nothing is clipped until there are enough.
 
         Raises:
             TypeError: It is no mapping.

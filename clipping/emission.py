@@ -40,6 +40,30 @@ class Named(Protocol):
         ...
 
 
+class Configured(Named, Protocol):
+    """What the start and stop events say of a clipper."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether gradients are left as they are."""
+        ...
+
+
+def about(clipper: Configured, backend: str) -> dict[str, Any]:
+    """The metadata that the start and stop events share.
+
+    Args:
+        clipper: What decides.
+        backend: The name of the framework that the gradients are in.
+    """
+    return {
+        "algo": clipper.algo,
+        "scope": clipper.scope,
+        "backend": backend,
+        "dry_run": clipper.dry_run,
+    }
+
+
 def model_norm(ops: Ops, norms: Array) -> Array:
     """The norm of the whole model's gradient, from those of its rows."""
     return norms[0] if norms.shape[0] == 1 else ops.norm(norms)
@@ -58,15 +82,16 @@ def totals(
         present: Which rows have a gradient; None if all.
     """
     kept = ops.where(decision.zeroed, 0.0, decision.norms)
-    below = decision.scale < 1
-    if measured.grouped is not None:
-        below = below & measured.grouped
+    scale = decision.scale
+    for counted in (measured.present, measured.grouped):
+        if counted is not None:
+            scale = ops.where(counted, scale, 1.0)
     numbers = {
         "grad_norm": ops.export(model_norm(ops, decision.norms)),
         "clipped_grad_norm": ops.export(model_norm(ops, kept * decision.scale)),
-        "scale": ops.export(ops.min(decision.scale)),
+        "scale": ops.export(ops.min(scale)),
         "groups": len(reported(groups, present)),
-        "groups_clipped": ops.export(_groups_clipped(ops, groups, below)),
+        "groups_clipped": ops.export(_groups_clipped(ops, groups, scale < 1)),
     }
     if groups.count == 1 and not groups.unitwise:
         numbers |= {name: ops.export(limit[0]) for name, limit in decision.limits.items()}
@@ -80,13 +105,14 @@ def reported(groups: Groups, present: Any) -> range | list[int]:
     return [index for index, (first, _) in enumerate(groups.bounds) if present[first]]
 
 
-def outcome(ops: Ops, decision: Decision) -> dict[str, str]:
+def outcome(ops: Ops, decision: Decision, present: Any = None) -> dict[str, str]:
     """The metadata of the stop event; nothing where it would have to be read from a device."""
     if not ops.on_host:
         return {}
-    if decision.zeroed.all():
+    there = slice(None) if present is None else present
+    if decision.zeroed[there].all():
         return {"outcome": "skipped"}
-    return {"outcome": "applied" if (decision.scale < 1).any() else "unclipped"}
+    return {"outcome": "applied" if (decision.scale[there] < 1).any() else "unclipped"}
 
 
 def emit_nonfinite(groups: Groups, clipper: Named, flags: Any, grad_norm: Any) -> None:
@@ -139,13 +165,13 @@ def emit_groups(
     if present is not None:
         some = reported(groups, present)
         rows, keys = [rows[i] for i in some], tuple(keys[i] for i in some)
-    about: dict[str, Any] = {"algo": clipper.algo, "scope": clipper.scope}
+    whose: dict[str, Any] = {"algo": clipper.algo, "scope": clipper.scope}
     if on_bus:
         for key, row in zip(keys, rows, strict=True):
-            telemetry.execute(GROUP, row, {**about, "key": key})
+            telemetry.execute(GROUP, row, {**whose, "key": key})
     if listener is not None:
         for key, row in zip(keys, telemetry.values.to_python_many(rows), strict=True):
-            listener.tell(GROUP, row, {**about, "key": key})
+            listener.tell(GROUP, row, {**whose, "key": key})
 
 
 def _groups_clipped(ops: Ops, groups: Groups, below: Array) -> Array:

@@ -26,13 +26,7 @@ def clip(gradients: Gradients, clipper: Clipper, listener: Listener | None = Non
             untouched.
         ValueError: The clipper's history is of other groups.
     """
-    about = {
-        "algo": clipper.algo,
-        "scope": clipper.scope,
-        "backend": gradients.backend,
-        "dry_run": clipper.dry_run,
-    }
-    with telemetry.span(emission.CLIP, about) as span:
+    with telemetry.span(emission.CLIP, emission.about(clipper, gradients.backend)) as span:
         ops, groups = gradients.ops, gradients.groups
         measured = gradients.measure(weights=clipper.weighs)
         if clipper.policy == "raise" and not clipper.dry_run:
@@ -47,7 +41,7 @@ def clip(gradients: Gradients, clipper: Clipper, listener: Listener | None = Non
         emission.emit_groups(ops, groups, clipper, decision, listener, present)
         if telemetry.enabled(emission.STOP):
             span.measure(emission.totals(ops, groups, measured, decision, present))
-            span.annotate(emission.outcome(ops, decision))
+            span.annotate(emission.outcome(ops, decision, present))
     if not ops.on_host:
         deferred.settle()
 

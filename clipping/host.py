@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from clipping.records import Array, Later
+from clipping.records import Array, Later, Window
+from clipping.window import quantile
 
 
 class HostOps:
@@ -48,7 +49,7 @@ class HostOps:
         return sums
 
     def argsort(self, x: Array) -> Array:
-        return np.argsort(x, axis=-1)
+        return np.argsort(x, axis=-1, kind="stable")
 
     def take(self, x: Array, index: Array) -> Array:
         return np.take_along_axis(x, index, axis=-1)
@@ -59,6 +60,9 @@ class HostOps:
     def segment_norms(self, x: Array, segments: Array, count: int) -> Array:
         with np.errstate(over="ignore"):
             return np.sqrt(np.bincount(segments, weights=np.square(x), minlength=count))
+
+    def quantile(self, window: Window, q: float, decay: float) -> Array:
+        return quantile(self, window, q, decay)
 
     def min(self, x: Array) -> Array:
         return np.min(x)

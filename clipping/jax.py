@@ -47,17 +47,22 @@ def transformation(clipper: Clipper, *, live: bool = False) -> optax.GradientTra
         clipper: What decides.
         live: Emit events while the compiled code runs, through a callback that costs about 100 us
             a step and runs on another thread, where the metadata of `telemetry.context` are not
-            known. On several devices each replica of ``pmap`` and ``shard_map`` emits.
+            known. On several devices each replica of ``pmap`` and ``shard_map`` emits. Every call
+            of ``update`` is reported: ``optax.MultiSteps`` may call it in each micro-step and
+            throw the result away, so use `emit` with it.
 
     Returns:
-        The transformation. ``init`` and ``update`` take trees of arrays of floating-point or
+        The transformation. ``init`` begins anew, whatever the clipper object has seen or loaded.
+        ``init`` and ``update`` take trees of arrays of floating-point or
         complex numbers; a tree without leaves is passed through, and so are None and
         ``optax.MaskedNode``, which are branches without leaves. Clipped gradients keep their
         dtype. Gradients that are all 0 have norm 0 and stay as they are; for NaN and infinity see
         ``on_nonfinite`` of the clipper. AGC needs ``update(grads, state, params)``.
 
         Both raise TypeError for leaves of other dtypes (integers, float0), and ValueError for
-        gradients that do not match the parameters that ``init`` was given, when they are traced.
+        gradients that do not match the parameters that ``init`` was given, and for a state whose
+        window is not of the clipper's ``window_size``, when they are traced. Under ``vmap`` and
+        ``pmap`` ``init`` is given the parameters of one member or device.
 
     Raises:
         TypeError: The clipper is none.
@@ -88,13 +93,16 @@ def emit(opt_state: Any, on_metrics: OnMetrics | None = None) -> None:
     - A single state is not waited for: measurements are arrays on the device, ``outcome`` is not
       known, and the non-finite event comes once the device has said whether it is due. Before the
       first update the norms are NaN.
-    - A stack of states (leading axes) is fetched in one copy, which waits. Its steps are sent in
-      order, with ``clipper_step`` and ``outcome``. What only repeats the entry before it is left
-      out: replicas of ``pmap``, and steps in which ``optax.MultiSteps`` accumulates.
+    - A stack of states (leading axes) is fetched in one copy, which waits, if anybody listens. Its
+      steps are sent in order, with ``clipper_step`` and ``outcome``. What only repeats the entry
+      before it is left out: replicas of ``pmap``, steps in which ``optax.MultiSteps`` accumulates,
+      and members of ``vmap`` that measure the same (send each by itself if all are wanted).
 
     Args:
         opt_state: Anything that contains states of `transformation`: that of a chain, a
-            ``TrainState``, an ``nnx.Optimizer``. The states of several are sent one after another.
+            ``TrainState``, an ``nnx.Optimizer``. The states of several are sent one after another,
+            and their events do not say whose they are: to tell them apart send each under a
+            `telemetry.context` of its own.
         on_metrics: Called with a `MetricsRecord` of each group, whose numbers are Python's (which
             waits for the device). If it raises, that is announced like a failing handler.
 

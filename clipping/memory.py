@@ -21,7 +21,11 @@ class Held(NamedTuple):
     names: tuple[Key, ...]
     state: State
     adopt: Callable[[Clipper, Saved | None], None] | None = None
-    """Writes a loaded state to ``state``, where that is variables of compiled code."""
+    """Writes a loaded state to ``state``, where that is variables of compiled code.
+
+    Such code goes on with its variables whatever the clipper is used for elsewhere, so that no
+    other ``ops`` may.
+    """
 
 
 class Saved(NamedTuple):
@@ -54,14 +58,23 @@ class Memory:
         what a step that was interrupted cannot have spoilt.
 
         Raises:
-            ValueError: It is of other groups.
+            ValueError: It is of other groups, or in variables of another framework's compiled
+                code.
         """
         known = self.saved or self.held
         if known is not None and known.names is not names and known.names != names:
             raise ValueError(
                 f"This clipper's history is of the groups {_listed(known.names)}, the gradients "
                 f"are of {_listed(names)}. Use one clipper per model, or load the state that "
-                "belongs to this model with load_state_dict()."
+                "belongs to this model with load_state_dict(). Parameters that are frozen, "
+                "unfrozen or added change the groups: begin with a new clipper then."
+            )
+        if self.held is not None and self.held.adopt is not None and self.held.ops != ops:
+            raise ValueError(
+                "This clipper's state is in variables that compiled functions may refer to, which "
+                "would not learn of a step in another framework. Use a new clipper here; "
+                "new.load_state_dict(clipper.state_dict()) gives it what this one has learned. "
+                "Gradients and clipper are untouched."
             )
         if self.saved is None and self.held is not None and (self.in_use or self.held.ops != ops):
             self.saved = self._rescued(clipper, self.held)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipping.sliding import Anchor
-from clipping.state_dict import THRESHOLDS, Column, counts, is_norm, require
+from clipping.state_dict import THRESHOLDS, Column, counts, is_count, is_norm, require
 
 
 def _is_norms(value: object) -> bool:
@@ -18,8 +18,10 @@ def _is_norms(value: object) -> bool:
 
 
 def _is_anchor(value: object) -> bool:
-    fields = len(Anchor._fields)
-    return isinstance(value, list | tuple) and len(value) == fields and all(map(is_norm, value))
+    if not isinstance(value, list | tuple) or len(value) != len(Anchor._fields):
+        return False
+    *counts, below, above = value
+    return all(map(is_count, counts)) and is_norm(below) and is_norm(above)
 
 
 def columns(steps: int) -> Mapping[str, Column]:

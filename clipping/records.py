@@ -184,7 +184,7 @@ class Ops(Protocol):
         ...
 
     def argsort(self, x: Array) -> Array:
-        """Along the last axis, ascending."""
+        """Along the last axis, ascending and stable."""
         ...
 
     def take(self, x: Array, index: Array) -> Array:
@@ -206,6 +206,10 @@ class Ops(Protocol):
         Returns:
             Floats of shape [count]; 0 for a segment without elements.
         """
+        ...
+
+    def quantile(self, window: Window, q: float, decay: float) -> Array:
+        """What `clipping.window.quantile` computes, by that or in a faster way."""
         ...
 
     def min(self, x: Array) -> Array:

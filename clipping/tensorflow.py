@@ -30,8 +30,9 @@ def apply_grads(
     """Clip gradients and return them; nothing is written to what was given.
 
     The clipper's state is in float32 and int64 variables, made in the first call, that eager code
-    and graphs share. In eager code the events are sent at once. In a graph, ``jit_compile=True``
-    included, nothing calls back into Python: `emit`, called outside, sends them.
+    and graphs share. Once a graph has them, no other framework can use the clipper. In eager code
+    the events are sent at once. In a graph, ``jit_compile=True`` included, nothing calls back into
+    Python: `emit`, called outside, sends them.
 
     In one of several replicas of a ``tf.distribute`` strategy it is the sum of all replicas'
     gradients that is measured, and each replica's own that are scaled, before the optimizer sums
@@ -81,8 +82,9 @@ def emit(clipper: Clipper, on_metrics: OnMetrics | None = None) -> None:
     """Send the events of the last step that was clipped inside a graph.
 
     Call it outside, as often as events are wanted; called twice it sends them twice. The stop
-    event has no ``duration``. On the CPU ``clipper_step`` says which step it was; on an
-    accelerator nothing is waited for.
+    event has no ``duration``. On the CPU ``clipper_step`` says which step it was. On an accelerator
+    nothing is waited for, unless the clipper is in graphs that differ in which variables have a
+    gradient.
 
     Args:
         clipper: The one that was given to `apply_grads`.
@@ -91,7 +93,7 @@ def emit(clipper: Clipper, on_metrics: OnMetrics | None = None) -> None:
 
     Raises:
         TypeError: The clipper is none.
-        ValueError: There was no such step.
+        ValueError: There was no such step, or none since a state was loaded.
 
     Example:
         >>> import tensorflow as tf
@@ -113,7 +115,7 @@ def variables(clipper: Clipper, model: Any) -> list[tf.Variable]:
     """The variables that hold what a clipper has learned, made if there are none yet.
 
     For ``tf.train.Checkpoint``, and to make them before a ``tf.function`` is called or inside
-    ``strategy.scope()``.
+    ``strategy.scope()``. From then on no other framework can use the clipper.
 
     Args:
         clipper: Whose.

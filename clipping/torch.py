@@ -33,7 +33,7 @@ def apply_grads(
         params_or_grads: Parameters, whose ``.grad`` is clipped where there is one, or gradients;
             floating-point or complex, dense or sparse (COO), of any shape, all on one device.
             Parameters are told by being ``torch.nn.Parameter`` or leaves that require gradients.
-            A tensor given twice counts once. AGC needs parameters, and ``scope="per_layer"`` a
+            A parameter given twice counts once. AGC needs parameters, and ``scope="per_layer"`` a
             whole model, which `clipping.apply` takes.
         clipper: What decides; it remembers the norms, so use the same one every step.
         on_metrics: Called with a `MetricsRecord` of each group, whose numbers are Python's (which
@@ -47,7 +47,9 @@ def apply_grads(
         TypeError: Something is no tensor, or of a layout or dtype that has no norm; or the clipper
             is none.
         ValueError: There is no gradient, parameters and gradients are mixed, they are on several
-            devices, or the clipper needs weights or layers that are not given.
+            devices, or the clipper needs weights or layers that are not given. Or a gradient is
+            given twice, or several of its elements lie in the same place, as
+            ``torch.autograd.grad`` may return it; a parameter's only if it is to be scaled.
         FloatingPointError: See ``on_nonfinite`` of the clipper.
 
     Example:
@@ -59,10 +61,11 @@ def apply_grads(
         5.0
     """
     check_clipper(clipper)
-    tensors = _distinct(params_or_grads)
+    tensors = _listed(params_or_grads)
     weights = None
     gradients: list[torch.Tensor | None] = [*tensors]
     if _are_parameters(tensors):
+        tensors = list({id(tensor): tensor for tensor in tensors}.values())
         weights = [p for p in tensors if p.requires_grad or p.grad is not None]
         gradients = [p.grad for p in weights]
     elif clipper.weighs and tensors:
@@ -76,9 +79,17 @@ def apply_grads(
     return [gradient for gradient in gradients if gradient is not None]
 
 
-def _distinct(given: torch.Tensor | Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    tensors = [given] if isinstance(given, torch.Tensor) else given
-    return list({id(tensor): tensor for tensor in tensors}.values())
+def _listed(given: torch.Tensor | Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    if isinstance(given, torch.Tensor):
+        return [given]
+    module = isinstance(given, torch.nn.Module) and not isinstance(given, torch.nn.ParameterList)
+    if module or not isinstance(given, Iterable):
+        raise TypeError(
+            "params_or_grads must be a torch tensor or an iterable of them, got "
+            f"{type(given).__name__}. Give model.parameters() or gradients; of a whole model: "
+            "clipping.apply(model, clipper)."
+        )
+    return list(given)
 
 
 def _are_parameters(tensors: list[torch.Tensor]) -> bool:

@@ -37,7 +37,7 @@ def quantile(ops: Ops, window: Window, q: float, decay: float = 1.0) -> Array:
     The rank of a norm is the share of the other norms' weight that lies below it, so the smallest
     has rank 0 and the largest 1; between ranks the norms are interpolated linearly. With equal
     weights that is the definition 7 of Hyndman & Fan (1996), "Sample Quantiles in Statistical
-    Packages", which is NumPy's default.
+    Packages", which is NumPy's default. Of equal norms the oldest ranks lowest.
 
     Args:
         ops: The array operations.
@@ -48,12 +48,14 @@ def quantile(ops: Ops, window: Window, q: float, decay: float = 1.0) -> Array:
     Returns:
         Floats of shape [groups]; infinity where there is no norm.
     """
+    # The oldest first, so that of equal norms it is the smallest in a stable sort.
     slots = ops.slots(window.ring.shape[-1])
-    filled = _filled(ops, window)
-    order = ops.argsort(ops.where(filled, window.ring, math.inf))
-    norms = ops.take(window.ring, order)
-    age = (window.count[:, None] - 1 - slots) % window.ring.shape[-1]
-    weights = ops.where(filled, ops.exp(ops.real(age) * math.log(decay)), 0.0)
+    index = (window.count[:, None] + slots) % window.ring.shape[-1]
+    ring, filled = ops.take(window.ring, index), index < window.count[:, None]
+    order = ops.argsort(ops.where(filled, ring, math.inf))
+    norms = ops.take(ring, order)
+    age = ops.real(window.ring.shape[-1] - 1 - slots)
+    weights = ops.where(filled, ops.exp(age * math.log(decay)), 0.0)
     rank = _rank(ops, ops.take(weights, order))
     size = ops.sum(filled)
     passed = ops.sum((rank <= q) & (slots < size))

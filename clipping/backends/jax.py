@@ -50,7 +50,7 @@ class Step:
         self.paths = params.paths
         self.shapes = params.shapes
         self.groups = lay_out(clipper, params)
-        self.about = describe(clipper, self.groups, params.paths)
+        self.about = describe(clipper, self.groups, params)
         self._clipper = ref(clipper)
         self.compiled = jax.jit(self.run)
 

@@ -20,6 +20,8 @@ from clipping.records import Decision, Measured, Ops
 
 BACKEND: Final = "jax"
 
+_EVENTS: Final = (emission.STOP, emission.GROUP, emission.NONFINITE)
+
 
 class Events(NamedTuple):
     """What there is to say of one step.
@@ -73,6 +75,9 @@ def metadata(about: About) -> dict[str, Any]:
 
 def report(state: ClipState, listener: Listener | None) -> None:
     """Send the events of a state's last step, or of each step of a stack of states."""
+    if listener is None and not any(map(telemetry.enabled, _EVENTS)):
+        deferred.settle()
+        return
     if np.ndim(state.clipper.steps):
         about = state.about
         for steps, last in _unstacked(*jax.device_get((state.clipper.steps, state.last))):

@@ -23,7 +23,7 @@ from clipping.backends.jax_tree import (
 )
 from clipping.clipper import Clipper
 from clipping.groups import Groups
-from clipping.records import Measured
+from clipping.records import Measured, Window
 
 
 def make(clipper: Clipper, *, live: bool) -> optax.GradientTransformation:
@@ -45,7 +45,7 @@ def _init(clipper: Clipper, params: Any) -> Any:
         # One leaf, since optax.tree.map_params() asks for the state of a placeholder and holds it
         # against a real one, of which a leaf is the only prefix.
         return jnp.zeros((), jnp.int32)
-    return fresh(clipper, describe(clipper, lay_out(clipper, leaves), leaves.paths))
+    return fresh(clipper, describe(clipper, lay_out(clipper, leaves), leaves))
 
 
 def _update(
@@ -59,9 +59,9 @@ def _update(
     about = state.about
     _check_owner(clipper, about)
     check_paths(grads.paths, about.paths, "the params given to init()")
+    _check_shapes(grads, about)
+    _check_window(clipper, state)
     groups = about.groups
-    if groups.unitwise:
-        _check_units(clipper, grads, groups)
     weights = _weights(clipper, groups, grads, params) if clipper.weighs else None
     measured = Measured(
         row_norms(groups, grads.arrays, grads.shapes), weights, None, groups.grouped
@@ -97,12 +97,25 @@ def _check_owner(clipper: Clipper, about: About) -> None:
         )
 
 
-def _check_units(clipper: Clipper, grads: Leaves, groups: Groups) -> None:
-    rows = lay_out(clipper, grads).rows
-    if rows != groups.rows:
+def _check_shapes(grads: Leaves, about: About) -> None:
+    for path, shape, known in zip(grads.paths, grads.shapes, about.shapes, strict=True):
+        if shape != known:
+            raise ValueError(
+                f"The gradient {path!r} has shape {shape}, its parameter had {known} in init(). "
+                f"They must be equal. {UNTOUCHED} Inside shard_map give gradients that are not "
+                "sharded; if update() is inside vmap or pmap, init() must be given what one "
+                "member or device has."
+            )
+
+
+def _check_window(clipper: Clipper, state: ClipState) -> None:
+    history, size = state.clipper.history, getattr(clipper, "window_size", None)
+    if isinstance(history, Window) and history.ring.shape[-1] != size:
+        held = history.ring.shape[-1]
         raise ValueError(
-            f"The gradients have {rows} units, the params given to init() {groups.rows}: their "
-            f"shapes differ. {UNTOUCHED} Inside shard_map give gradients that are not sharded."
+            f"The state holds a window of {held} norms, the clipper has window_size={size}. They "
+            f"must be equal. {UNTOUCHED} Give window_size={held}, or begin anew with init(); for "
+            "apply_grads() what was learned can be moved by clipping.jax.state_dict()."
         )
 
 

@@ -30,6 +30,9 @@ def quantile(window: Window, q: float, decay: float) -> Array:
         Floats of shape [groups]; infinity where there is no norm.
     """
     weighed = _weigh(window, decay)
+    if q == 1:  # whose rank, a quotient of sums, may come out below 1
+        largest = _last(weighed, jnp.full_like(weighed.norms[:, 0], math.inf))
+        return jnp.where(window.count > 0, largest, math.inf)
     total = jnp.sum(weighed.weights, axis=-1)
     value = _last(weighed, _highest(weighed, q * total))
     own, upper, lower = (_Tied.of(weighed, x) for x in (value, *_neighbours(weighed, value)))

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from clipping import state_dict
 from clipping.backends.jax_ops import JAX
+from clipping.backends.jax_tree import Leaves
 from clipping.clipper import Clipper
 from clipping.groups import Groups
 from clipping.memory import Memory
@@ -26,12 +27,16 @@ class About(NamedTuple):
     It is a named tuple of strings and booleans because that is what pickle, orbax (with a
     template) and ``flax.serialization`` all bring back, and nothing else is.
 
+    The policy and ``dry_run`` have no part in equality. They are those of the clipper that made
+    the last update, and the loops of JAX want a state that another one began (it was restored) to
+    have the structure of the states that come after it. No compiled code reads them.
+
     Attributes:
         algo: The clipper's.
         scope: The clipper's.
         policy: What is done about gradients that are not finite.
         dry_run: Whether the gradients are left alone.
-        layout: The parameters' paths and their groups, as JSON.
+        layout: The parameters' paths and shapes and their groups, as JSON.
     """
 
     algo: str
@@ -40,15 +45,35 @@ class About(NamedTuple):
     dry_run: bool
     layout: str
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, About):
+            return NotImplemented
+        return self._identity == other._identity
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a tuple has its own, which compares all
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str, str]:
+        return self.algo, self.scope, self.layout
+
     @property
     def groups(self) -> Groups:
         """How the parameters are grouped."""
-        return _read(self.layout)[0]
+        return _read(self.layout).groups
 
     @property
     def paths(self) -> list[str]:
         """The paths of the parameters."""
-        return _read(self.layout)[1]
+        return _read(self.layout).paths
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the parameters."""
+        return _read(self.layout).shapes
 
 
 class ClipState(NamedTuple):
@@ -66,12 +91,13 @@ class ClipState(NamedTuple):
     about: About
 
 
-def describe(clipper: Clipper, groups: Groups, paths: list[str]) -> About:
+def describe(clipper: Clipper, groups: Groups, params: Leaves) -> About:
     """Put into strings what `emit` needs to know of a clipper and its groups."""
     starts = np.flatnonzero(np.r_[True, groups.owner[1:] != groups.owner[:-1]])
     runs = np.stack([groups.owner[starts], np.diff(np.r_[starts, groups.rows])], axis=1)
     layout = {
-        "paths": paths,
+        "paths": params.paths,
+        "shapes": params.shapes,
         "names": groups.names,
         "count": groups.count,
         "owners": runs.tolist(),
@@ -144,12 +170,20 @@ def _bare(state: ClipState) -> ClipState:
     return bare
 
 
+class _Layout(NamedTuple):
+    """What a layout says, read."""
+
+    groups: Groups
+    paths: list[str]
+    shapes: list[tuple[int, ...]]
+
+
 @lru_cache(maxsize=64)
-def _read(layout: str) -> tuple[Groups, list[str]]:
+def _read(layout: str) -> _Layout:
     data = json.loads(layout)
     owners = np.array(data["owners"], np.intp)
     owner = np.repeat(owners[:, 0], owners[:, 1])
     names = tuple(map(tuple, data["names"]))
     first = np.array(data["first"], np.intp)
     groups = Groups(names, data["count"], owner.size, owner, first, unitwise=data["unitwise"])
-    return groups, data["paths"]
+    return _Layout(groups, data["paths"], [tuple(shape) for shape in data["shapes"]])

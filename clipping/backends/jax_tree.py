@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,13 +48,15 @@ def flatten(tree: Any, what: str, *, nones: bool = False) -> Leaves:
     Raises:
         TypeError: A leaf is no array of floating-point or complex numbers.
     """
-    found, structure = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=(lambda x: x is None) if nones else None
-    )
+    found, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
+    below = Counter(path[:-1] for path, _ in found)
+    if not nones:
+        found, structure = jax.tree_util.tree_flatten_with_path(tree)
     for path, leaf in found:
         if leaf is not None:
             _check(leaf, f"{what}{keystr(path)}")
-    return Leaves([leaf for _, leaf in found], [_joined(path) for path, _ in found], structure)
+    paths = [_joined(path, below) for path, _ in found]
+    return Leaves([leaf for _, leaf in found], paths, structure)
 
 
 def lay_out(clipper: Clipper, params: Leaves) -> Groups:
@@ -107,9 +110,10 @@ def _check(leaf: Any, where: str) -> None:
         )
 
 
-def _joined(path: tuple[Any, ...]) -> str:
-    # Boxes, such as the variables of flax.nnx and nn.Partitioned, are no layer.
-    while path and path[-1] == GetAttrKey("value"):
+def _joined(path: tuple[Any, ...], below: Counter[tuple[Any, ...]]) -> str:
+    # Boxes, such as the variables of flax.nnx and nn.Partitioned, are no layer: nodes that have
+    # nothing but a value.
+    while path and path[-1] == GetAttrKey("value") and below[path[:-1]] == 1:
         path = path[:-1]
     return "/".join(_text(key) for key in path)
 

@@ -51,20 +51,20 @@ class KerasGradients:
 
     def rescale(self, decision: Decision) -> list[Any]:
         """The gradients, scaled or zeroed as it was decided."""
+        first = self.groups.first.tolist()
         given = zip(self.tensors, self.variables, self.places, strict=True)
-        return [self._rescaled(g, variable, place, decision) for g, variable, place in given]
+        return [self._rescaled(g, v, first[place], decision) for g, v, place in given]
 
     def _norms(self, tensors: Sequence[Any]) -> Array:
         sizes = np.diff(np.r_[self.groups.first, self.groups.rows])
         lengths = sizes if self.groups.unitwise else np.ones_like(sizes)
-        parts = [ops.zeros((int(length),), dtype="float32") for length in lengths]
+        parts = [ops.zeros((length,), dtype="float32") for length in lengths.tolist()]
         for tensor, variable, place in zip(tensors, self.variables, self.places, strict=True):
             within = last_axis(variable.shape) if self.groups.unitwise else None
             parts[place] = ops.reshape(norm(tensor, within), (-1,))
         return self.groups.combine(KERAS, ops.concatenate(parts))
 
-    def _rescaled(self, gradient: Any, variable: Any, place: int, decision: Decision) -> Any:
-        first = int(self.groups.first[place])
+    def _rescaled(self, gradient: Any, variable: Any, first: int, decision: Decision) -> Any:
         shape: list[int] = []
         if self.groups.unitwise:
             within = last_axis(variable.shape)

@@ -7,30 +7,27 @@ from typing import Any
 
 from keras import ops  # type: ignore[import-untyped]
 
+from clipping.backends.keras_layers import layers_of
 from clipping.groups import Leaf
 from clipping.records import Array
 from clipping.units import count, last_axis
 
 
-def leaves_of(variables: Sequence[Any], model: str) -> list[Leaf]:
+def leaves_of(variables: Sequence[Any], model: Any) -> list[Leaf]:
     """Describe trainable variables.
 
     Args:
         variables: In the model's order.
-        model: Its name, which is no part of the names of its layers.
+        model: A built model, whose name is no part of the names of its layers.
 
     Returns:
         One for each variable.
     """
+    layers = layers_of(variables, model)
     return [
-        Leaf(tuple(v.shape), _layer(v.path, model), count(v.shape, last_axis(v.shape)))
-        for v in variables
+        Leaf(tuple(v.shape), layer, count(v.shape, last_axis(v.shape)))
+        for v, layer in zip(variables, layers, strict=True)
     ]
-
-
-def _layer(path: str, model: str) -> str:
-    owner = path.rpartition("/")[0]
-    return "" if owner == model else owner.removeprefix(f"{model}/")
 
 
 def wide(x: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 from keras import Variable, ops  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from clipping.records import Array, Later
+from clipping.records import Array, Later, Window
+from clipping.window import quantile
 
 _DTYPES: Final = {"f": "float32", "i": "int32", "u": "int32", "b": "bool"}
 
@@ -66,6 +67,9 @@ class KerasOps:
 
     def segment_norms(self, x: Array, segments: Any, count: int) -> Array:
         return ops.sqrt(ops.segment_sum(x * x, self.from_host(segments), num_segments=count))
+
+    def quantile(self, window: Window, q: float, decay: float) -> Array:
+        return quantile(self, window, q, decay)
 
     def min(self, x: Array) -> Array:
         return ops.min(x)

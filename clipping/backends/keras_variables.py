@@ -38,9 +38,9 @@ class StepVariables:
                 shape=tuple(like.shape),
                 dtype=ops.dtype(like),
                 aggregation="only_first_replica",
-                name="clipper",
+                name=f"clipper_{place}",  # Keras finds them by unique paths
             )
-            for like in (*_flat(state), *others)
+            for place, like in enumerate((*_flat(state), *others))
         ]
 
     def fill(self, state: State) -> None:
@@ -75,7 +75,7 @@ class StepVariables:
         return self._state(np.array(read(value)) for value in values)
 
     def decision_of(self, values: Sequence[Any]) -> tuple[Decision, Any, Any]:
-        """What the last step decided, from the variables' values.
+        """What the last step decided, from the values of the last three variables.
 
         Returns:
             The decision; how often each row was not finite since `fill`; and the model's gradient

@@ -103,7 +103,9 @@ def make_variables(clipper: Clipper, model: Any) -> list[Any]:
     """The variables of a clipper, made if there are none yet."""
     structure = variables_of(model)
     layout = _step_of(clipper, model, tf.nest.flatten(structure)).layout
-    return list(tf.nest.flatten(slots_of(clipper, layout.groups).state))
+    slots = slots_of(clipper, layout.groups)
+    slots.share(clipper)
+    return list(tf.nest.flatten(slots.state))
 
 
 def report(clipper: Clipper, listener: Listener | None) -> None:
@@ -123,13 +125,15 @@ def report(clipper: Clipper, listener: Listener | None) -> None:
     steps = int(TENSORFLOW.to_host(seen.steps)) if on_cpu(slots.seen.steps) else None
     if steps == 0:
         raise ValueError(
-            "There is nothing to emit: the tf.function with apply_grads() in it has not run yet."
+            "There is nothing to emit: the tf.function with apply_grads() in it has not run yet, "
+            "or not since load_state_dict()."
         )
     with telemetry.context(**({} if steps is None else {"clipper_step": steps})):
         events = _Events(clipper, slots, seen.decision, slots.presence())
         events.tell(listener)
         if telemetry.enabled(emission.STOP):
-            telemetry.execute(emission.STOP, events.totals(), _about(clipper) | events.outcome())
+            about = emission.about(clipper, BACKEND)
+            telemetry.execute(emission.STOP, events.totals(), about | events.outcome())
     deferred.settle()
 
 
@@ -160,18 +164,18 @@ class _Events(NamedTuple):
     def totals(self) -> dict[str, Any]:
         """The measurements of the stop event."""
         groups = self.slots.groups
-        measured = Measured(self.decision.norms, grouped=groups.grouped)
+        measured = Measured(self.decision.norms, present=self.present, grouped=groups.grouped)
         return emission.totals(self.ops, groups, measured, self.decision, self.present)
 
     def outcome(self) -> dict[str, str]:
         """The metadata of the stop event."""
-        return emission.outcome(self.ops, self.decision)
+        return emission.outcome(self.ops, self.decision, self.present)
 
 
 def _eagerly(
     step: Step, gradients: list[Gradient | None], clipper: Clipper, listener: Listener | None
 ) -> list[Gradient | None]:
-    with telemetry.span(emission.CLIP, _about(clipper)) as span:
+    with telemetry.span(emission.CLIP, emission.about(clipper, BACKEND)) as span:
         slots = slots_of(clipper, step.layout.groups)
         results, decision = step.compiled(gradients)
         if refuses(clipper):
@@ -204,7 +208,9 @@ def _in_graph(
             "and 'propagate'; or clip in eager code."
         )
     results, decision = step.run(gradients)
-    slots_of(clipper, step.layout.groups).note(decision, step.present(gradients))
+    slots = slots_of(clipper, step.layout.groups)
+    slots.note(decision, step.present(gradients))
+    slots.share(clipper)
     return results
 
 
@@ -217,20 +223,17 @@ def _raise_nonfinite(slots: Slots, clipper: Clipper, decision: Decision) -> None
         raise refusal(groups.named(flags), len(groups.names), total)
 
 
-def _about(clipper: Clipper) -> dict[str, Any]:
-    return {
-        "algo": clipper.algo,
-        "scope": clipper.scope,
-        "backend": BACKEND,
-        "dry_run": clipper.dry_run,
-    }
-
-
 def _fetched(record: Any) -> Any:
     """Tensors for the events: NumPy arrays where a read is free."""
     first = tf.nest.flatten(record)[0]
-    fetch = TENSORFLOW.to_host if on_cpu(first) else tf.convert_to_tensor
+    fetch = _read if on_cpu(first) else tf.convert_to_tensor
     return tf.nest.map_structure(fetch, record)
+
+
+def _read(tensor: Any) -> NDArray[Any]:
+    """In float64, as `HOST` has it: sums of squares of norms need its range."""
+    array: NDArray[Any] = TENSORFLOW.to_host(tensor)
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 def _over_replicas(gradients: list[Gradient | None]) -> list[Gradient | None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf  # type: ignore[import-untyped] # it ships no types
 
 from clipping import units
+from clipping.backends.tensorflow_layers import layers_of, path_of
 from clipping.clipper import Clipper
 from clipping.groups import Groups, Leaf, arrange
 from clipping.tree import leaves
@@ -60,7 +61,7 @@ def variables_of(model: Any) -> Any:
     if len(set(map(id, variables))) < len(variables):
         twice = next(v for i, v in enumerate(variables) if any(v is u for u in variables[:i]))
         raise ValueError(
-            f"The variable {_path(twice)!r} is given twice. Give each variable once; "
+            f"The variable {path_of(twice)!r} is given twice. Give each variable once; "
             "tape.gradient() sums over all of its uses."
         )
     return structure
@@ -75,14 +76,13 @@ def lay_out(clipper: Clipper, model: Any, variables: Sequence[Any]) -> Layout:
     partial = [v for v in variables if not tf.TensorShape(v.shape).is_fully_defined()]
     if partial:
         raise ValueError(
-            f"The variable {_path(partial[0])!r} has shape {partial[0].shape}. Allowed: shapes "
+            f"The variable {path_of(partial[0])!r} has shape {partial[0].shape}. Allowed: shapes "
             "without None."
         )
     shapes = tuple(tuple(v.shape) for v in variables)
-    attributes = _attribute_paths(model)
     parameters = [
-        Leaf(shape, _layer(variable, attributes), units.count(shape, units.last_axis(shape)))
-        for variable, shape in zip(variables, shapes, strict=True)
+        Leaf(shape, layer, units.count(shape, units.last_axis(shape)))
+        for shape, layer in zip(shapes, layers_of(model, variables), strict=True)
     ]
     cpu = all(map(on_cpu, variables))
     return Layout(tuple(variables), shapes, arrange(clipper, parameters), cpu)
@@ -142,12 +142,12 @@ def on_cpu(tensor: Any) -> bool:
 def _check(gradient: Any, variable: Any) -> None:
     if not isinstance(gradient, tf.Tensor | tf.IndexedSlices):
         raise TypeError(
-            f"The gradient of {_path(variable)!r} must be a tensor, tf.IndexedSlices or None, got "
-            f"{_short(gradient)}. {UNTOUCHED}"
+            f"The gradient of {path_of(variable)!r} must be a tensor, tf.IndexedSlices or None, "
+            f"got {_short(gradient)}. {UNTOUCHED}"
         )
     if not (gradient.dtype.is_floating or gradient.dtype.is_complex):
         raise TypeError(
-            f"The gradient of {_path(variable)!r} has dtype {gradient.dtype.name}. Allowed: "
+            f"The gradient of {path_of(variable)!r} has dtype {gradient.dtype.name}. Allowed: "
             f"floating-point and complex dtypes. {UNTOUCHED}"
         )
     sparse = isinstance(gradient, tf.IndexedSlices)
@@ -157,7 +157,7 @@ def _check(gradient: Any, variable: Any) -> None:
         shape.is_compatible_with(allowed) and not shape.is_fully_defined()
     ):
         raise ValueError(
-            f"The gradient of {_path(variable)!r} has shape {tuple(shape)}, the variable "
+            f"The gradient of {path_of(variable)!r} has shape {tuple(shape)}, the variable "
             f"{tuple(allowed)}. They must be equal. {UNTOUCHED}"
         )
 
@@ -165,25 +165,6 @@ def _check(gradient: Any, variable: Any) -> None:
 def _is_variable(value: Any) -> bool:
     """A tf.Variable, or one of Keras, which holds one in ``value``."""
     return isinstance(value, tf.Variable) or isinstance(getattr(value, "value", None), tf.Variable)
-
-
-def _path(variable: Any) -> str:
-    """The name of a variable, with those of its owners."""
-    path = getattr(variable, "path", None)
-    return str(path if path is not None else variable.name.rpartition(":")[0] or variable.name)
-
-
-def _layer(variable: Any, attributes: Mapping[int, str]) -> str:
-    layer, slash, _ = _path(variable).rpartition("/")
-    return layer if slash else attributes.get(id(variable), "")
-
-
-def _attribute_paths(model: Any) -> dict[int, str]:
-    """Where in a tf.Module each variable is, for those whose names do not tell."""
-    if not isinstance(model, tf.Module):
-        return {}
-    found = model._flatten(predicate=_is_variable, with_path=True)  # noqa: SLF001 -- for subclasses
-    return {id(variable): "/".join(map(str, path[:-1])) for path, variable in found}
 
 
 def _described(structure: Any) -> str:

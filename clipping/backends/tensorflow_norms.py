@@ -30,7 +30,10 @@ def row_norms(layout: Layout, gradients: Sequence[Gradient | None]) -> Array:
         return tf.concat([_unit_norms(g, size, layout.on_cpu) for g, size in every], 0)
     zero = tf.constant(0.0)
     squares = [zero if g is None else _square_sum(_summed(g)) for g in gradients]
-    return groups.combine(TENSORFLOW, tf.sqrt(tf.stack(squares)))
+    # Norms that float32 can hold have squares, and sums of squares, that it cannot.
+    wide = tf.float64 if any(s.dtype == tf.float64 for s in squares) else tf.float32
+    norms = tf.sqrt(tf.stack([tf.cast(square, wide) for square in squares]))
+    return tf.cast(groups.combine(TENSORFLOW, norms), tf.float32)
 
 
 def scaled(
@@ -73,10 +76,11 @@ def _times(gradient: Gradient, factor: Array) -> Gradient:
 
 
 def _square_sum(gradient: Array) -> Array:
+    """The square of a norm, in float32, or float64 where the gradient is."""
     values = _wide(gradient)
     if values.dtype.is_complex:
         values = tf.abs(values)
-    return tf.cast(2 * tf.nn.l2_loss(values), tf.float32)
+    return 2 * tf.nn.l2_loss(values)
 
 
 def _unit_norms(gradient: Gradient | None, size: int, on_cpu: bool) -> Array:
@@ -85,7 +89,7 @@ def _unit_norms(gradient: Gradient | None, size: int, on_cpu: bool) -> Array:
         return tf.zeros([size])
     values = _summed(gradient)
     if size == 1:
-        return tf.sqrt(_square_sum(values))[None]
+        return tf.cast(tf.sqrt(_square_sum(values)), tf.float32)[None]
     # The units are what is left of the last axes; see clipping.units.last_axis.
     values = tf.reshape(_wide(values), [-1, size])
     squares = tf.square(tf.abs(values) if values.dtype.is_complex else values)

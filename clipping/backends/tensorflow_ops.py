@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped] # it ships no types
 
-from clipping.records import Array, Later
+from clipping.records import Array, Later, Window
+from clipping.window import quantile
 
 _DTYPES: Final = {"f": tf.float32, "i": tf.int64, "u": tf.int64, "b": tf.bool}
 _reader = ThreadPoolExecutor(1, "clipping.tensorflow")  # starts no thread before it is needed
@@ -55,7 +56,7 @@ class TensorflowOps:
         return tf.cumsum(x, axis=-1, exclusive=True)
 
     def argsort(self, x: Array) -> Array:
-        return tf.argsort(x, axis=-1)
+        return tf.argsort(x, axis=-1, stable=True)
 
     def take(self, x: Array, index: Array) -> Array:
         return tf.gather(x, index, axis=-1, batch_dims=x.shape.rank - 1)
@@ -65,6 +66,9 @@ class TensorflowOps:
 
     def segment_norms(self, x: Array, segments: Any, count: int) -> Array:
         return tf.sqrt(tf.math.unsorted_segment_sum(x * x, segments, count))
+
+    def quantile(self, window: Window, q: float, decay: float) -> Array:
+        return quantile(self, window, q, decay)
 
     def min(self, x: Array) -> Array:
         return tf.reduce_min(x)

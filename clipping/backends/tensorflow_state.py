@@ -36,22 +36,22 @@ class Slots:
     Args:
         clipper: Whose.
         groups: Of the model that it clips.
+        state: What the variables start with.
 
     Attributes:
         groups: The same.
         state: A `State` of variables.
         seen: A `Seen` of variables.
         presences: Which rows had a gradient, of each kind of step that was traced; None is all.
+        shared: Whether graphs or the caller have the variables, and so may use them unasked.
     """
 
     def __init__(self, clipper: Clipper, groups: Groups, state: State) -> None:
         self.groups = groups
         self.state: State = tf.nest.map_structure(_variable, state)
-        start = clipper.init(TENSORFLOW, groups.rows)
-        nothing = TENSORFLOW.full((groups.rows,), 0.0)
-        decision, _ = clipper.update(TENSORFLOW, start, Measured(nothing, nothing))
-        self.seen: Seen = tf.nest.map_structure(_variable, Seen(start.steps, start.steps, decision))
+        self.seen: Seen = tf.nest.map_structure(_variable, _nothing_seen(clipper, groups))
         self.presences: list[NDArray[np.bool_] | None] = []
+        self.shared = False
 
     def read(self) -> State:
         """The state in tensors."""
@@ -70,20 +70,22 @@ class Slots:
         tf.nest.map_structure(_assign, self.seen, seen)
 
     def presence(self) -> NDArray[np.bool_] | None:
-        """Which rows had a gradient in the last step; read only if there is a choice."""
+        """Which rows had a gradient in the last step; waits for it only if there is a choice."""
         if len(self.presences) == 1:
             return self.presences[0]
         return self.presences[int(TENSORFLOW.to_host(self.seen.presence))]
 
     def adopt(self, clipper: Clipper, saved: Saved | None) -> None:
-        """Take over a loaded state; None is that of a clipper that has not seen a step.
+        """Take over a loaded state, of which no step has been seen.
+
+        Args:
+            clipper: Whose.
+            saved: None is the state of a clipper that has not seen a step.
 
         Raises:
             ValueError: It is of other groups.
         """
-        if saved is None:
-            return self.write(clipper.init(TENSORFLOW, self.groups.rows))
-        if saved.names != self.groups.names:
+        if saved is not None and saved.names != self.groups.names:
             raise ValueError(
                 f"This state cannot be loaded: it is of {len(saved.names)} groups, the first "
                 f"{saved.names[0]!r}, and this clipper's variables, which compiled functions may "
@@ -91,7 +93,21 @@ class Slots:
                 "Load it into a new clipper. Nothing was changed."
             )
         rows = self.groups.rows
-        return self.write(clipper.restore(TENSORFLOW, rows, saved.columns, saved.steps))
+        if saved is None:
+            self.write(clipper.init(TENSORFLOW, rows))
+        else:
+            self.write(clipper.restore(TENSORFLOW, rows, saved.columns, saved.steps))
+        tf.nest.map_structure(_assign, self.seen, _nothing_seen(clipper, self.groups))
+
+    def share(self, clipper: Clipper) -> None:
+        """From now on let loaded states come here, and no other framework use the clipper."""
+        self.shared = True
+        clipper.memory.held = self.held()
+
+    def held(self) -> Held:
+        """The state for the clipper's memory."""
+        adopt = self.adopt if self.shared else None
+        return Held(TENSORFLOW, self.groups.names, self.state, adopt)
 
     def current(self, clipper: Clipper, groups: Groups) -> bool:
         """Whether the clipper's state is here, and not loaded or in another framework since."""
@@ -152,8 +168,15 @@ def _made(clipper: Clipper, groups: Groups) -> Slots:
             slots.write(state)  # another framework has used this clipper meanwhile
     _slots[clipper] = slots
     clipper.memory.keep(TENSORFLOW, groups.names, slots.state)
-    clipper.memory.held = Held(TENSORFLOW, groups.names, slots.state, slots.adopt)
+    clipper.memory.held = slots.held()
     return slots
+
+
+def _nothing_seen(clipper: Clipper, groups: Groups) -> Seen:
+    start = clipper.init(TENSORFLOW, groups.rows)
+    nothing = TENSORFLOW.full((groups.rows,), 0.0)
+    decision, _ = clipper.update(TENSORFLOW, start, Measured(nothing, nothing))
+    return Seen(start.steps, start.steps, decision)
 
 
 def _created(clipper: Clipper, groups: Groups, state: State) -> Slots:

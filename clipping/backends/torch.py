@@ -1,4 +1,4 @@
-"""Torch: the gradients of a model, and hooks on its optimizers."""
+"""Torch: the gradients of a model, checked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from clipping.backends.torch_gradients import Kinds, TorchGradients
+from clipping.backends.torch_memory import check_own_memory
+from clipping.backends.torch_optimizer import before_step, check_optimizer
 from clipping.backends.torch_parameters import parameters_of
-from clipping.backends.torch_plan import plan_of_module, plan_of_tensors
+from clipping.backends.torch_plan import Plan, plan_of_module, plan_of_tensors
 from clipping.clipper import Clipper
 
+__all__ = ["bare_gradients", "before_step", "check_optimizer", "gradients_of", "recognises"]
+
 LAYOUTS: Final = {torch.strided, torch.sparse_coo}
+DTYPES: Final = {
+    torch.bfloat16,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+}
 
 
 def recognises(parameter: object) -> bool:
@@ -43,6 +54,7 @@ def gradients_of(model: Any, clipper: Clipper) -> TorchGradients:
         plan = plan_of_module(model, clipper, held)
     else:
         plan = plan_of_tensors(held, clipper)
+    _check_shapes(plan, gradients)
     return TorchGradients(gradients, held, plan, kinds)
 
 
@@ -59,11 +71,17 @@ def bare_gradients(
 
     Raises:
         TypeError: See `gradients_of`.
-        ValueError: See `gradients_of`.
+        ValueError: See `gradients_of`; or, if the parameters are not known, a gradient is given
+            twice or some of its elements lie in the same place.
     """
     kinds = check(gradients, lambda: without)
     tensors = [g for g in gradients if g is not None] if weights is None else weights
-    return TorchGradients(gradients, weights, plan_of_tensors(tensors, clipper), kinds)
+    plan = plan_of_tensors(tensors, clipper)
+    _check_shapes(plan, gradients)
+    given = TorchGradients(gradients, weights, plan, kinds)
+    if weights is None:
+        check_own_memory(given.tensors)
+    return given
 
 
 def check(gradients: Sequence[Tensor | None], without: Callable[[], str]) -> Kinds:
@@ -90,15 +108,31 @@ def check(gradients: Sequence[Tensor | None], without: Callable[[], str]) -> Kin
             f"Allowed: {_names(LAYOUTS)}. The gradients are untouched."
         )
     dtypes = set(map(attrgetter("dtype"), tensors))
-    exact = {dtype for dtype in dtypes if not (dtype.is_floating_point or dtype.is_complex)}
-    if exact:
+    if not dtypes <= DTYPES:
         raise TypeError(
-            f"Cannot clip gradients of dtype {_names(exact)}. "
-            "Allowed: floating-point and complex dtypes. The gradients are untouched."
+            f"Cannot clip gradients of dtype {_names(dtypes - DTYPES)}. "
+            f"Allowed: {_names(DTYPES)}. The gradients are untouched."
         )
     if not all(map(attrgetter("is_cpu"), tensors)):
         _check_devices(set(map(attrgetter("device"), tensors)))
     return Kinds(dtypes, sparse=torch.sparse_coo in layouts)
+
+
+def _check_shapes(plan: Plan, gradients: Sequence[Tensor | None]) -> None:
+    """Make sure that gradients have the shapes of a plan, if it divides them into units.
+
+    Raises:
+        ValueError: One has another.
+    """
+    if not plan.groups.unitwise:
+        return
+    for index, (gradient, shape) in enumerate(zip(gradients, plan.shapes, strict=True)):
+        if gradient is not None and gradient.shape != shape:
+            raise ValueError(
+                f"The gradient of parameter {index} is of shape {tuple(gradient.shape)}, the "
+                f"parameter itself of {tuple(shape)}. Set .grad to None when you change .data. "
+                "The gradients are untouched."
+            )
 
 
 def _check_devices(devices: set[torch.device]) -> None:
@@ -106,43 +140,6 @@ def _check_devices(devices: set[torch.device]) -> None:
         raise ValueError(
             f"Gradients must all be on one device, got {_names(devices)}. The gradients are "
             "untouched. Clip those of each device by themselves, with a clipper of their own."
-        )
-
-
-def check_optimizer(optimizer: object) -> None:
-    """Raise TypeError for what is no ``torch.optim.Optimizer``."""
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got {optimizer!r} "
-            f"({type(optimizer).__name__}). The order is clip_context(model, optimizer, clipper)."
-        )
-
-
-def before_step(optimizer: Optimizer, act: Callable[[], None]) -> Callable[[], None]:
-    """Register a hook that torch calls before every step; returns what removes it."""
-
-    def hook(hooked: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _check_step(hooked, args[1:], kwargs)
-        act()
-
-    # Under torch.compile(optimizer.step) it runs as it is.
-    untraced = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-    return optimizer.register_step_pre_hook(untraced).remove
-
-
-def _check_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    name = type(optimizer).__name__
-    if (args[0] if args else kwargs.get("closure")) is not None:
-        raise RuntimeError(
-            f"{name}.step(closure) computes new gradients after clip_context has clipped. "
-            "Call the closure yourself and then optimizer.step(), or call "
-            "clipping.apply(model, clipper) at the end of the closure, outside clip_context."
-        )
-    if getattr(optimizer, "grad_scale", None) is not None:
-        raise RuntimeError(
-            f"The gradients of this fused {name} are still multiplied by the GradScaler's scale, "
-            "so a threshold means nothing. Call scaler.unscale_(optimizer) before "
-            "scaler.step(optimizer)."
         )
 
 

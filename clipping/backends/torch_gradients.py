@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipping.backends import torch_device_scaling, torch_host_scaling
+from clipping.backends.torch_memory import writable
 from clipping.backends.torch_norms import read, whole_norms
 from clipping.backends.torch_ops import TorchOps
 from clipping.backends.torch_plan import Plan
@@ -49,10 +50,13 @@ class TorchGradients:
 
     Args:
         gradients: One for each parameter of the plan, None where there is none in this step;
-            floating-point or complex, dense or sparse (COO), each a different one.
+            floating-point or complex, dense or sparse (COO).
         weights: The parameters; None if they are not known.
         plan: How they are grouped.
         kinds: Of the gradients.
+
+    Attributes:
+        tensors: The gradients that there are, of distributed ones what this rank holds.
     """
 
     backend: Final = "torch"
@@ -73,8 +77,8 @@ class TorchGradients:
         if len(tensors) < len(gradients):
             self._here = np.array([gradient is not None for gradient in gradients])
         self._shards = shards_of(tensors)
-        self._tensors = tensors if self._shards is None else self._shards.locals
-        device = self._tensors[0].device
+        self.tensors = tensors if self._shards is None else self._shards.locals
+        device = self.tensors[0].device
         self.ops: Ops = HOST if device.type == "cpu" else plan.ops_on(device)
 
     def present(self) -> NDArray[np.bool_] | None:
@@ -84,7 +88,7 @@ class TorchGradients:
     @torch.no_grad()
     def measure(self, *, weights: bool) -> Measured:
         """The norms of every row."""
-        norms = self._norms(self._tensors, self._kinds, self._shards)
+        norms = self._norms(self.tensors, self._kinds, self._shards)
         if self._here is not None:
             norms = self._spread(norms, self._here)
         weight_norms = None
@@ -102,18 +106,27 @@ class TorchGradients:
 
     @torch.no_grad()
     def rescale(self, decision: Decision) -> None:
-        """Scale or zero gradients in place."""
+        """Scale or zero gradients in place.
+
+        Raises:
+            ValueError: Some is to be written, and a gradient is the same tensor as another or has
+                elements that lie in the same place. Nothing is written then.
+        """
+        if self.ops.on_host and not (decision.zeroed.any() or (decision.scale != 1).any()):
+            return
+        is_complex = any(dtype.is_complex for dtype in self._kinds.dtypes)
+        tensors = writable(self.tensors, may_be_conjugated=is_complex)
         starts, ends = self._bounds()
         unitwise = self.groups.unitwise
         if isinstance(self.ops, TorchOps):
             axes = self._of_present(self._plan.axes) if unitwise else None
             spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
-            torch_device_scaling.rescale(self.ops, self._tensors, axes, spans, decision)
+            torch_device_scaling.rescale(self.ops, tensors, axes, spans, decision)
         elif unitwise:
             axes = self._of_present(self._plan.axes)
-            torch_host_scaling.rescale_units(self._tensors, axes, starts, ends, decision)
+            torch_host_scaling.rescale_units(tensors, axes, starts, ends, decision)
         else:
-            torch_host_scaling.rescale_whole(self._tensors, self._kinds, starts, decision)
+            torch_host_scaling.rescale_whole(tensors, self._kinds, starts, decision)
 
     def _norms(self, tensors: list[Tensor], kinds: Kinds, shards: Shards | None) -> Array:
         """The norm of each tensor, or of each unit of each."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from clipping.backends.torch_ops import TorchOps
 from clipping.units import count, first_axis
 
 CPU: Final = "cpu"
-LEAST_SENT: Final = 256
+MOST_SENT_AT_ONCE: Final = 255
 
 
 class _Sharing(NamedTuple):
@@ -126,21 +127,24 @@ class Layout:
         if squares.device.type != CPU:
             dist.all_reduce(squares, group=among)
             return squares
-        # Where reading is free the ranks also compare what they sum. Lengths are rounded up so
-        # that ranks which disagree still send the same: gloo would kill the process.
-        n = len(squares)
-        sent = torch.zeros(max(1 << n.bit_length(), LEAST_SENT), dtype=torch.float64)
-        sent[:n] = squares
-        sent[-1] = self._fingerprint
+        # Where reading is free the ranks also compare what they sum. The message that compares has
+        # one length on all ranks: gloo kills processes that send messages of different lengths.
+        first, rest = squares[:MOST_SENT_AT_ONCE], squares[MOST_SENT_AT_ONCE:].double()
+        fingerprint = zlib.crc32(str(len(squares)).encode(), self._fingerprint)
+        sent = torch.zeros(1 + MOST_SENT_AT_ONCE, dtype=torch.float64)
+        sent[0] = fingerprint
+        sent[1 : 1 + len(first)] = first
         dist.all_reduce(sent, group=among)
-        if sent[-1].item() != self._fingerprint * among.size():
+        if sent[0].item() != fingerprint * among.size():
             raise RuntimeError(
                 f"The ranks have gradients for different parameters (this one has "
                 f"{len(self._parts)}), so norms cannot be added up. Every rank must clip the "
                 "same parameters in the same order: give those without a gradient zeros. "
                 "The gradients are untouched."
             )
-        return sent[:n].to(squares.dtype)
+        if len(rest):
+            dist.all_reduce(rest, group=among)
+        return torch.cat([sent[1 : 1 + len(first)], rest]).to(squares.dtype)
 
 
 def _sharing(tensors: Sequence[Tensor]) -> list[_Sharing]:
@@ -192,31 +196,56 @@ def _cuts_units(placement: Placement) -> bool:
 def _held(part: _Part) -> slice | None:
     if not part.cuts or len(part.shape) == len(first_axis(part.shape)):
         return None
-    rows = np.arange(part.shape[0])
-    for strides, pieces, here in part.cuts:
-        rows = np.concatenate(
-            [_piece(stride, pieces, here) for stride in _chunks(rows, strides)] or [rows]
-        )
-    start = int(rows[0]) if len(rows) else 0
-    if len(rows) != part.length or (np.diff(rows) != 1).any():
-        raise ValueError(
-            f"scope='per_unit' needs the units of a rank to follow each other, but of a gradient "
-            f"of shape {tuple(part.shape)} rank {dist.get_rank()} holds {part.length} of which "
-            f"the placements say {rows.tolist()}. Allowed: Shard, Replicate, and what "
-            "fully_shard makes of them; or another scope. The gradients are untouched."
-        )
-    return slice(start, start + part.length)
+    pieces, here = zip(*((cut[:2], cut[2]) for cut in part.cuts), strict=True)
+    spans, scattered = _spans(part.shape[0], pieces)
+    start, length = spans[int(np.ravel_multi_index(here, [n for _, n in pieces]))]
+    if scattered is None and length == part.length:
+        return slice(start, start + length)
+    found = (
+        f"the placements give one rank {list(scattered)}"
+        if scattered is not None
+        else f"rank {dist.get_rank()} holds {part.length}, where the placements say {length}"
+    )
+    raise ValueError(
+        "scope='per_unit' needs the units of every rank to follow each other, but of the units of "
+        f"a gradient of shape {tuple(part.shape)} {found}. Allowed: Shard, Replicate, and what "
+        "fully_shard makes of them; or another scope. The gradients are untouched."
+    )
+
+
+@lru_cache(maxsize=64)
+def _spans(
+    length: int, cuts: tuple[tuple[int, int], ...]
+) -> tuple[list[tuple[int, int]], tuple[int, ...] | None]:
+    """How an axis is cut, on all ranks, so that every rank finds the same fault.
+
+    Args:
+        length: Of the axis.
+        cuts: One after the other: into how many strides, into how many pieces each.
+
+    Returns:
+        For each coordinate on the mesh, the last one running fastest, where its rows start and
+        how many they are; and the first rows that do not follow each other, or None.
+    """
+    parts = [np.arange(length)]
+    for strides, pieces in cuts:
+        parts = list(chain.from_iterable(_cut(rows, strides, pieces) for rows in parts))
+    spans = [(int(rows[0]) if len(rows) else 0, len(rows)) for rows in parts]
+    scattered = next((tuple(rows.tolist()) for rows in parts if (np.diff(rows) != 1).any()), None)
+    return spans, scattered
+
+
+def _cut(rows: NDArray[np.intp], strides: int, pieces: int) -> list[NDArray[np.intp]]:
+    """The rows of each coordinate: a piece of every stride."""
+    cut = [_chunks(stride, pieces) for stride in _chunks(rows, strides)]
+    of_each = [[chunks[i] for chunks in cut if i < len(chunks)] for i in range(pieces)]
+    return [np.concatenate([rows[:0], *own]) for own in of_each]
 
 
 def _chunks(rows: NDArray[np.intp], pieces: int) -> list[NDArray[np.intp]]:
     """As torch.chunk cuts: pieces of one length, the last ones shorter or missing."""
     length = max(-(-len(rows) // pieces), 1)
     return [rows[start : start + length] for start in range(0, len(rows), length)]
-
-
-def _piece(rows: NDArray[np.intp], pieces: int, here: int) -> NDArray[np.intp]:
-    chunks = _chunks(rows, pieces)
-    return chunks[here] if here < len(chunks) else rows[:0]
 
 
 def _check_reach(group: dist.ProcessGroup, tensor: DTensor) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clipping.records import Later
+from clipping.records import Later, Window
+from clipping.window import quantile
 
 MOST_TABLES: Final = 256
 
@@ -80,7 +81,7 @@ class TorchOps:
         return pad(torch.cumsum(x[..., :-1], dim=-1), (1, 0))
 
     def argsort(self, x: Tensor) -> Tensor:
-        return torch.argsort(x, dim=-1)
+        return torch.argsort(x, dim=-1, stable=True)
 
     def take(self, x: Tensor, index: Tensor) -> Tensor:
         return torch.gather(x, -1, index)
@@ -92,6 +93,9 @@ class TorchOps:
         # Accumulated by index_put_, which sorts: unlike index_add_ it gives every rank the same.
         index = self.table(segments)
         return torch.sqrt(self.full((count,), 0.0).index_put_((index,), x * x, accumulate=True))
+
+    def quantile(self, window: Window, q: float, decay: float) -> Any:
+        return quantile(self, window, q, decay)
 
     def min(self, x: Tensor) -> Tensor:
         return torch.min(x)
@@ -115,7 +119,7 @@ class TorchOps:
 
     def from_host(self, x: Any) -> Tensor:
         kinds = {"f": torch.float32, "b": torch.bool}
-        made = torch.as_tensor(x, dtype=kinds.get(x.dtype.kind, torch.int64))
+        made = torch.as_tensor(x, dtype=kinds.get(x.dtype.kind, torch.int64), device="cpu")
         if self.device.type == "cuda":  # a copy from memory that is not pinned waits
             return made.pin_memory().to(self.device, non_blocking=True)
         return made.to(self.device, copy=True)
@@ -133,7 +137,7 @@ class FromCuda:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self._here = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        self._here = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True)
         self._here.copy_(x, non_blocking=True)
         self._arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._arrived.record(torch.cuda.current_stream(x.device))

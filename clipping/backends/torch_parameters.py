@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from operator import is_
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -11,8 +12,15 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-WRAPPERS: Final = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Names under which wrappers of torch hold what they wrap, and which nobody else uses."""
+from clipping.groups import ROOT
+
+WRAPPERS: Final = {
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+}
+"""Names under which wrappers of torch and Fabric hold what they wrap; nobody else uses them."""
 
 _walkable: WeakKeyDictionary[Module, bool] = WeakKeyDictionary()
 
@@ -55,27 +63,44 @@ def layers_of(module: Module) -> dict[int, str]:
         TypeError: A part is wrapped in the first version of FSDP.
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")
+    parts: dict[str, Module] = {}
     names: dict[str, str] = {}
-    parallel: set[str] = set()
     owners: dict[int, str] = {}
     for path, part in module.named_modules():
         if fsdp and isinstance(part, fsdp.FullyShardedDataParallel):
             refuse_fsdp1(type(part).__name__)
-        if isinstance(part, DataParallel | DistributedDataParallel):
-            parallel.add(path)
-        names[path] = name = _name(path, names, parallel)
+        parts[path] = part
+        names[path] = _name(path, names, parts)
         for parameter in part._parameters.values():  # noqa: SLF001
-            owners.setdefault(id(parameter), name)
-    return owners
+            if parameter is not None:
+                owners.setdefault(id(parameter), path)
+    told_apart = _told_apart({path: names[path] for path in owners.values()})
+    return {parameter: told_apart[path] for parameter, path in owners.items()}
 
 
-def _name(path: str, names: dict[str, str], parallel: set[str]) -> str:
+def _name(path: str, names: dict[str, str], parts: dict[str, Module]) -> str:
     """The name of a module without the parts that wrappers add."""
     parent, _, own = path.rpartition(".")
     above = names.get(parent, "")
-    if own in WRAPPERS or (own == "module" and (not above or parent in parallel)):
+    if own in WRAPPERS or (own == "module" and _is_wrapper(parts[parent], outermost=not above)):
         return above
     return f"{above}.{own}" if above else own
+
+
+def _is_wrapper(part: Module, *, outermost: bool) -> bool:
+    """Whether what a module holds as ``module`` is all that it is."""
+    if isinstance(part, DataParallel | DistributedDataParallel):
+        return True
+    return outermost and len(part._modules) == 1 and not part._parameters  # noqa: SLF001
+
+
+def _told_apart(names: dict[str, str]) -> dict[str, str]:
+    """From the paths of layers to their names: the path itself where two would share a name."""
+    shared = {name for name, times in Counter(names.values()).items() if times > 1}
+    told = {path: path if name in shared else name for path, name in names.items()}
+    if ROOT in told.values():  # what the model itself owns is called so too
+        told = {path: name or f"{ROOT}." for path, name in told.items()}
+    return told
 
 
 def refuse_fsdp1(what: str) -> None:

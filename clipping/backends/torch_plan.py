@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter, call, is_
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -44,12 +44,15 @@ class Plan:
         axes: For each in how many dimensions its factors are to be laid out; see `aligned`.
         ends: For each the row after its (last) one.
         grouped: Which rows belong to a group; None if all.
+        shapes: That of each parameter when the plan was made.
     """
 
     def __init__(
         self, clipper: Clipper, parameters: Sequence[Tensor], layers: Sequence[str | None]
     ) -> None:
-        self.parameters = list(parameters)
+        # Weak, since a clipper may outlive a model, and a parameter may refer to one.
+        self._parameters = list(map(ref, parameters))
+        self._by_shape = clipper.weighs or clipper.scope == "per_unit"
         self.shapes = list(map(_shape, parameters))
         inner = [units.first_axis(shape) for shape in self.shapes]
         sizes = [units.count(*pair) for pair in zip(self.shapes, inner, strict=True)]
@@ -64,9 +67,11 @@ class Plan:
         self._known: dict[Any, Any] = {}
 
     def is_of(self, parameters: list[Tensor]) -> bool:
-        """Whether it is of these very objects."""
-        known = self.parameters
-        return len(known) == len(parameters) and all(map(is_, known, parameters))
+        """Whether it is of these very objects, and of their shapes where those matter."""
+        known = self._parameters
+        if len(known) != len(parameters) or not all(map(is_, map(call, known), parameters)):
+            return False
+        return not self._by_shape or self.shapes == list(map(_shape, parameters))
 
     def ops_on(self, device: torch.device) -> TorchOps:
         """The operations of a device, which keep tables for this plan."""
@@ -154,6 +159,5 @@ def plan_of_tensors(tensors: list[Tensor], clipper: Clipper) -> Plan:
         if any(getattr(tensor, "_is_flat_param", False) for tensor in tensors):
             refuse_fsdp1("a FlatParameter")
         plan = Plan(clipper, tensors, [None] * len(tensors))
-        plan.parameters = []  # only shapes are compared, so let go of the tensors
         _of_shapes[clipper] = plan
     return plan

@@ -48,7 +48,9 @@ class ClipCallback(keras.callbacks.Callback):  # type: ignore[misc] # keras has 
     and no duration. With ``steps_per_execution=n`` they are of the last of the n steps, but
     non-finite gradients in any of them are reported. On a CPU the numbers are Python's; on an
     accelerator they are scalars of the device, which is not waited for, and the non-finite event
-    is left out (``grad_norm`` is not finite then).
+    is left out (``grad_norm`` is not finite then). Only with gradient accumulation or under a
+    ``LossScaleOptimizer``, where a batch may end without a step, is one small number read from the
+    accelerator at the end of each batch, if there is a handler for the events.
 
     Events carry the ``epoch`` and, as ``step``, how many steps the optimizer had made before,
     unless a ``telemetry.context`` around ``fit`` says others.

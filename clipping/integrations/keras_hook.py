@@ -107,7 +107,7 @@ class Hook:
         """Make the variables, which a model that is not built yet has no shapes for."""
         trainable = list(self._owner._trainable_variables)  # noqa: SLF001 -- in the order of places
         check_trainable(self._model, trainable)
-        self.groups = arrange(self._clipper, leaves_of(trainable, self._model.name))
+        self.groups = arrange(self._clipper, leaves_of(trainable, self._model))
         variables = StepVariables(self._owner, self._clipper, self.groups.rows)
         self._fill(variables)
         return variables

@@ -81,5 +81,5 @@ def _emit_stop(groups: Groups, clipper: Clipper, look: Look) -> None:
     telemetry.execute(
         emission.STOP,
         emission.totals(look.ops, groups, look.measured, look.decision, look.present),
-        about | emission.outcome(look.ops, look.decision),
+        about | emission.outcome(look.ops, look.decision, look.present),
     )

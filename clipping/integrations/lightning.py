@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from clipping import deferred
 from clipping.autoclip import AutoClip
 from clipping.checks import check_clipper
-from clipping.clip_context import check_unhooked
 from clipping.clipper import Clipper
 from clipping.integrations.one_step import clip_step, listener_of, refuse_after_acting
 from clipping.records import OnMetrics
@@ -18,34 +18,33 @@ from telemetry.extras import import_extra
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from clipping.integrations import lightning_checks as checks
 else:
     _FEATURE = {"extra": "lightning", "feature": "clipping.integrations.lightning"}
     torch = import_extra("torch", **_FEATURE)
     Callback = import_extra("lightning.pytorch", **_FEATURE).Callback
+    checks = import_extra("clipping.integrations.lightning_checks", **_FEATURE)
 
 __all__ = ["ClipCallback"]
-
-_OUT_OF_REACH: Final = {
-    "DeepSpeedStrategy": "the gradients are inside DeepSpeed's engine",
-    "FSDPStrategy": "FSDP1 flattens the parameters of several layers into one",
-}
 
 
 class ClipCallback(Callback):
     """Clip before every optimizer step of a ``Trainer``.
 
     It acts in ``on_before_optimizer_step``: after gradient accumulation, on unscaled gradients
-    under ``16-mixed``, once per step. A ``training_step`` that returns None is no step. Events
-    carry ``step`` (``trainer.global_step``: how many steps came before) and ``epoch``, unless a
-    ``telemetry.context`` around the fit says others. What the clippers have learned is in
-    Lightning's checkpoints; ``trainer.fit(..., ckpt_path=...)`` restores it into these clippers.
+    under ``16-mixed``, once per step, on the parameters of that optimizer and no others. A
+    ``training_step`` that returns None is no step. Events carry ``step`` (``trainer.global_step``:
+    how many steps came before) and ``epoch``, unless a ``telemetry.context`` around the fit says
+    others. What the clippers have learned is in Lightning's checkpoints;
+    ``trainer.fit(..., ckpt_path=...)`` restores it into these clippers.
 
     Several callbacks may run in one ``Trainer`` if all but the last have ``dry_run=True``.
 
     Args:
         clipper: What decides; a new ``AutoClip()`` if none is given. With several optimizers
-            (manual optimization) a sequence, one for each in the order of
-            ``configure_optimizers``: each then clips the parameters of its optimizer only.
+            (manual optimization) a sequence of different ones, in the order of
+            ``configure_optimizers``.
         on_metrics: Called with a `MetricsRecord` of each group in every step, whose numbers are
             Python's (which waits for the device). If it raises, that is announced like a failing
             handler and it is not called again in this fit.
@@ -56,10 +55,11 @@ class ClipCallback(Callback):
     Raises:
         TypeError: A clipper is none, or the callback is not callable. At the start of a fit: an
             optimizer is ``LBFGS``.
-        ValueError: At the start of a fit: ``gradient_clip_val`` is set, the module overrides
-            ``configure_gradient_clipping``, there is not one clipper for each optimizer, or the
-            gradients are out of reach (DeepSpeed, FSDP1, a fused optimizer under ``16-mixed``).
-            On resuming: the state in the checkpoint is of other clippers.
+        ValueError: The sequence is empty or has a clipper twice. At the start of a fit:
+            ``gradient_clip_val`` is set, the module overrides ``configure_gradient_clipping``,
+            there is not one clipper for each optimizer, an optimizer has parameters that are not
+            the module's, or the gradients are out of reach (DeepSpeed, FSDP1, a fused optimizer
+            under ``16-mixed``). On resuming: the state in the checkpoint is of other clippers.
         RuntimeError: At the start of a fit: an earlier callback, or a `clip_context`, clips too.
             After a step: Lightning was not told of it (``use_pl_optimizer=False``).
 
@@ -80,8 +80,7 @@ class ClipCallback(Callback):
     ) -> None:
         clipper = AutoClip() if clipper is None else clipper
         self.clippers = tuple(clipper) if isinstance(clipper, list | tuple) else (clipper,)
-        for each in self.clippers:
-            check_clipper(each)
+        _check_clippers(self.clippers)
         self._on_metrics = on_metrics
         self._listener = listener_of(on_metrics)
         self._asked: set[int] = set()
@@ -106,7 +105,7 @@ class ClipCallback(Callback):
         """Restore what `state_dict` gave into these clippers.
 
         Raises:
-            ValueError: It is of other clippers.
+            ValueError: It is of other clippers. Nothing was changed.
         """
         states = state_dict["clippers"]
         if len(states) != len(self.clippers):
@@ -114,20 +113,26 @@ class ClipCallback(Callback):
                 f"The checkpoint has the state of {len(states)} clippers, this ClipCallback has "
                 f"{len(self.clippers)}. Allowed: as many, in the same order."
             )
-        for clipper, state in zip(self.clippers, states, strict=True):
+        pairs = list(zip(self.clippers, states, strict=True))
+        for clipper, state in pairs:
+            replace(clipper).load_state_dict(state)  # into another: the last may not fit
+        for clipper, state in pairs:
             clipper.load_state_dict(state)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what would clip twice, or not at all."""
-        _check_own_clipping(trainer, pl_module)
-        _check_strategy(trainer)
-        self._check_optimizers(trainer)
+        checks.check_own_clipping(trainer, pl_module)
+        checks.check_strategy(trainer)
+        self._check_optimizers(trainer, pl_module)
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # set in its constructor
             if callback is self:
                 break
             if isinstance(callback, ClipCallback) and callback.acts:
                 refuse_after_acting()
         self._listener = listener_of(self._on_metrics)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch the optimizers, as long as there is training: a fit may have nothing to do."""
         hooks = [o.register_step_post_hook(self._check_asked) for o in trainer.optimizers]
         self._undo = [hook.remove for hook in hooks]
 
@@ -136,12 +141,10 @@ class ClipCallback(Callback):
     ) -> None:
         """Clip."""
         self._asked.add(id(optimizer))
-        if not any(p.grad is not None for p in _parameters(optimizer)):
+        if not any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
             return  # training_step returned None: this optimizer is about to do nothing
-        alone = len(self.clippers) == 1
-        index = 0 if alone else [o is optimizer for o in trainer.optimizers].index(True)
-        own: AbstractContextManager[None] = nullcontext() if alone else _only(optimizer, pl_module)
-        with own:
+        index = [each is optimizer for each in trainer.optimizers].index(True)
+        with _hidden(checks.parameters_of_others(optimizer, pl_module)):
             clip_step(
                 pl_module,
                 self.clippers[index],
@@ -152,6 +155,10 @@ class ClipCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the optimizers alone, and send what is still on its way from a device."""
+        self._finish()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The same when the trainer leaves a fit without ending it, as its tuner does."""
         self._finish()
 
     def on_exception(
@@ -177,7 +184,7 @@ class ClipCallback(Callback):
             )
         self._asked.discard(id(optimizer))
 
-    def _check_optimizers(self, trainer: Trainer) -> None:
+    def _check_optimizers(self, trainer: Trainer, module: LightningModule) -> None:
         optimizers = trainer.optimizers
         if len(optimizers) != len(self.clippers):
             names = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
@@ -188,65 +195,34 @@ class ClipCallback(Callback):
                 "configure_optimizers: ClipCallback([clipping.AutoClip(), ...])."
             )
         for optimizer in optimizers:
-            check_unhooked(optimizer)
-            _check_optimizer(optimizer, trainer)
+            checks.check_optimizer(optimizer, trainer)
+            checks.parameters_of_others(optimizer, module)
 
 
-def _check_own_clipping(trainer: Trainer, module: LightningModule) -> None:
-    if trainer.gradient_clip_val:
+def _check_clippers(clippers: tuple[Clipper, ...]) -> None:
+    for clipper in clippers:
+        check_clipper(clipper)
+    if not clippers:
         raise ValueError(
-            f"Trainer(gradient_clip_val={trainer.gradient_clip_val!r}) would clip again what "
-            "ClipCallback has clipped. Allowed beside it: None, which is the default. Leave "
-            "gradient_clip_val out."
+            "ClipCallback needs a clipper, got an empty sequence. Allowed: one for each optimizer. "
+            "Leave the argument out for a new AutoClip()."
         )
-    defined_in = module.configure_gradient_clipping.__module__.partition(".")[0]
-    if defined_in not in ("lightning", "pytorch_lightning"):
+    if len(set(map(id, clippers))) < len(clippers):
         raise ValueError(
-            f"{type(module).__name__} overrides configure_gradient_clipping, which Lightning calls "
-            "after ClipCallback has clipped. Allowed beside it: the method of LightningModule. "
-            "Remove the override, or the callback."
+            f"ClipCallback was given the same clipper more than once, among {len(clippers)}. "
+            "Allowed: one for each optimizer, since what one learns is of the parameters that it "
+            "clips. Give as many different ones: ClipCallback([clipping.AutoClip(), ...])."
         )
-
-
-def _check_strategy(trainer: Trainer) -> None:
-    for kind in type(trainer.strategy).__mro__:
-        if kind.__name__ in _OUT_OF_REACH:
-            raise ValueError(
-                f"ClipCallback cannot clip under {kind.__name__}: {_OUT_OF_REACH[kind.__name__]}. "
-                "Allowed: one device, DDP, and ModelParallelStrategy (FSDP2). Use one of these, or "
-                "the clipping of that strategy without the callback."
-            )
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer, trainer: Trainer) -> None:
-    name = type(optimizer).__name__
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise TypeError(
-            f"ClipCallback cannot clip for {name}, which computes several gradients in one step. "
-            "Allowed: optimizers that step on one gradient. Use another, or remove the callback."
-        )
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-        raise ValueError(
-            f"This fused {name} takes the GradScaler's scale out of the gradients inside its step, "
-            "where ClipCallback cannot clip them. Allowed under precision='16-mixed': optimizers "
-            f"that are not fused. Give {name}(..., fused=False), or precision='bf16-mixed'."
-        )
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 @contextmanager
-def _only(optimizer: torch.optim.Optimizer, module: LightningModule) -> Iterator[None]:
-    """Hide the gradients of what an optimizer does not step: they are another one's."""
-    own = set(map(id, _parameters(optimizer)))
-    others = [(p, p.grad) for p in module.parameters() if p.grad is not None and id(p) not in own]
-    for parameter, _ in others:
+def _hidden(parameters: list[torch.Tensor]) -> Iterator[None]:
+    """Take the gradients of parameters away for a while."""
+    held = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    for parameter, _ in held:
         parameter.grad = None
     try:
         yield
     finally:
-        for parameter, gradient in others:
+        for parameter, gradient in held:
             parameter.grad = gradient

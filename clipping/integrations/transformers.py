@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from clipping import deferred
 from clipping.autoclip import AutoClip
 from clipping.checks import check_clipper
-from clipping.clip_context import check_unhooked
 from clipping.clipper import Clipper
 from clipping.integrations.one_step import clip_step, listener_of, refuse_after_acting
 from clipping.records import OnMetrics
@@ -16,14 +15,21 @@ from telemetry.extras import import_extra
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from transformers.trainer_callback import ExportableState
+
+    from clipping.integrations import transformers_checks as checks
 else:
     _FEATURE = {"extra": "transformers", "feature": "clipping.integrations.transformers"}
     _CALLBACKS = import_extra("transformers.trainer_callback", **_FEATURE)
     TrainerCallback, ExportableState = _CALLBACKS.TrainerCallback, _CALLBACKS.ExportableState
+    checks = import_extra("clipping.integrations.transformers_checks", **_FEATURE)
 
 __all__ = ["ClipCallback"]
 
-_ACTING: Final = "_acting_clip_callback"
+_ACTING: Final = "acting"
+_EARLIER: Final = "_clip_callbacks"
+"""Where a trainer's state has the names of the callbacks that were asked before, in one training.
+
+It is no field of the state, so it is not saved."""
 
 
 class ClipCallback(TrainerCallback, ExportableState):
@@ -36,7 +42,8 @@ class ClipCallback(TrainerCallback, ExportableState):
     in ``trainer_state.json``, and ``trainer.train(resume_from_checkpoint=...)`` restores it into
     this clipper.
 
-    Several callbacks may run in one ``Trainer`` if all but the last have ``dry_run=True``.
+    Several callbacks may run in one ``Trainer`` if all but the last have ``dry_run=True``, and
+    other options each.
 
     Args:
         clipper: What decides; a new ``AutoClip()`` if none is given.
@@ -48,14 +55,15 @@ class ClipCallback(TrainerCallback, ExportableState):
         clipper: The clipper.
 
     Raises:
-        TypeError: The clipper is none, or the callback is not callable.
-        ValueError: At the start of training: ``max_grad_norm`` is above 0,
+        TypeError: The clipper is none, or the callback is not callable. At the start of training:
+            the model is wrapped in FSDP1.
+        ValueError: At the start of training: ``max_grad_norm`` is None or above 0,
             ``restore_callback_states_from_checkpoint`` is set (the ``Trainer`` would replace this
-            object by another), or the gradients are out of reach (DeepSpeed, an optimizer that
-            steps during the backward pass). On resuming: the state in the checkpoint is of
-            another clipper.
+            object by another), an earlier callback has a dry run with equal options, or the
+            gradients are out of reach (DeepSpeed, an optimizer that steps during the backward
+            pass). On resuming: the state in the checkpoint is of another clipper.
         RuntimeError: At the start of training: an earlier callback, or a `clip_context`, clips
-            too.
+            too. In a step: a ``GradScaler``'s scale is still in the gradients.
 
     A step raises what `clipping.apply` raises. The ``Trainer`` measures the gradient's norm before
     the callback is asked, which turns all gradients into NaN when one of them is not finite.
@@ -87,13 +95,10 @@ class ClipCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Refuse what would clip twice, or not at all; restore the clipper when it is a resume."""
-        _check_arguments(args)
-        optimizer = kwargs["optimizer"]
-        check_unhooked(getattr(optimizer, "optimizer", optimizer))
-        if _ACTING in vars(state):
-            refuse_after_acting()
-        if not self.clipper.dry_run:
-            vars(state)[_ACTING] = self
+        checks.check_arguments(args)
+        checks.check_model(kwargs["model"])
+        checks.check_optimizer(kwargs["optimizer"])
+        self._join(vars(state).setdefault(_EARLIER, set()))
         saved = self._take(state)
         if saved and state.global_step > 0:
             self.clipper.load_state_dict(saved[-1]["attributes"]["learned"])
@@ -107,6 +112,7 @@ class ClipCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Clip."""
+        checks.check_unscaled(kwargs["optimizer"])
         clip_step(
             kwargs["model"],
             self.clipper,
@@ -137,7 +143,18 @@ class ClipCallback(TrainerCallback, ExportableState):
 
     @property
     def _name(self) -> str:
-        return repr(self.clipper) if self.clipper.dry_run else "acting"
+        return repr(self.clipper) if self.clipper.dry_run else _ACTING
+
+    def _join(self, earlier: set[str]) -> None:
+        if _ACTING in earlier:
+            refuse_after_acting()
+        if self._name in earlier:
+            raise ValueError(
+                f"Two dry runs of this trainer have equal options, {self._name}, so a checkpoint "
+                "could not tell their states apart. Allowed: dry runs that differ. Remove one, or "
+                "change an option of it."
+            )
+        earlier.add(self._name)
 
     def _take(self, state: TrainerState) -> list[dict[str, Any]]:
         """Remove this callback's saved states from a trainer's state.
@@ -154,30 +171,3 @@ class ClipCallback(TrainerCallback, ExportableState):
             (mine if named == self._name else others).append(entry)
         stored[type(self).__name__] = others
         return mine
-
-
-def _check_arguments(args: TrainingArguments) -> None:
-    if args.max_grad_norm > 0:
-        raise ValueError(
-            f"TrainingArguments(max_grad_norm={args.max_grad_norm!r}) clips before ClipCallback "
-            "does; the default is 1.0. Allowed beside it: 0.0. Give max_grad_norm=0.0."
-        )
-    if args.restore_callback_states_from_checkpoint:
-        raise ValueError(
-            "TrainingArguments(restore_callback_states_from_checkpoint=True) replaces the "
-            "ClipCallback that was given, and its clipper, by a new one. Allowed beside it: False. "
-            "Leave it out: ClipCallback restores its clipper on every resume."
-        )
-    if getattr(args, "deepspeed_plugin", None) is not None:
-        raise ValueError(
-            "ClipCallback cannot clip under DeepSpeed: the gradients are inside its engine. "
-            "Allowed: one device, DDP, and FSDP2. Use one of these, or gradient_clipping of "
-            "DeepSpeed's configuration without the callback."
-        )
-    optim = str(getattr(args.optim, "value", args.optim))
-    if optim.endswith(("lomo", "_layerwise")):
-        raise ValueError(
-            f"TrainingArguments(optim={optim!r}) updates each parameter during the backward pass, "
-            "before ClipCallback is asked. Allowed: optimizers that step after it. Use another, or "
-            "remove the callback."
-        )

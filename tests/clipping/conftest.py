@@ -102,10 +102,63 @@ def percentile():
 
 
 @pytest.fixture
-def halving():
+def make_halving():
+    """Makes a clipper that has seen norm 1 in one group and cuts any larger one to that."""
+
+    def make(**options):
+        clipper = clipping.AutoClip(
+            mode="percentile",
+            percentile=1e-9,
+            history="window",
+            warmup_steps=0,
+            min_history=1,
+            **options,
+        )
+        clipping.numpy.apply_grads(np.array([1.0]), np.zeros(1), clipper)
+        return clipper
+
+    return make
+
+
+@pytest.fixture
+def halving(make_halving):
     """A clipper that has seen norm 1 and cuts any larger one to that, such as 2."""
-    clipper = clipping.AutoClip(
-        mode="percentile", percentile=1e-9, history="window", warmup_steps=0, min_history=1
-    )
-    clipping.numpy.apply_grads(np.array([1.0]), np.zeros(1), clipper)
-    return clipper
+    return make_halving()
+
+
+@pytest.fixture
+def op_by_op():
+    """TensorFlow compiles nothing, which takes longer than a few steps of a small model."""
+    tf = importlib.import_module("tensorflow")
+    tf.config.run_functions_eagerly(run_eagerly=True)
+    yield
+    tf.config.run_functions_eagerly(run_eagerly=False)
+
+
+@pytest.fixture
+def clip_tensors():
+    """Clips gradients of TensorFlow variables that are made for them."""
+    tf, sc_tf = map(importlib.import_module, ("tensorflow", "clipping.tensorflow"))
+
+    def clip(*grads, clipper, **options):
+        variables = [tf.Variable(tf.zeros_like(g)) for g in grads]
+        return sc_tf.apply_grads(list(grads), variables, clipper, **options)
+
+    return clip
+
+
+@pytest.fixture
+def compiled_clip():
+    """Makes a tf.function that clips one gradient."""
+    tf, sc_tf = map(importlib.import_module, ("tensorflow", "clipping.tensorflow"))
+
+    def make(clipper, weight=None, **options):
+        weight = tf.Variable([0.0, 0.0]) if weight is None else weight
+
+        @tf.function(autograph=False, **options)
+        def step(gradient):
+            return sc_tf.apply_grads([gradient], [weight], clipper)[0]
+
+        return step
+
+    return make

@@ -201,6 +201,18 @@ def check_placements(world):
     }
 
 
+def check_many(world):
+    """As many norms as fit in one message, and one more."""
+    mesh, found = init_device_mesh("cpu", (world,)), []
+    for n in (255, 256):
+        tensors = [DTensor.from_local(torch.ones(1, 2), mesh, [Shard(0)]) for _ in range(n)]
+        shards = torch_sharded.shards_of(tensors)
+        with CommDebugMode() as counter:
+            norms = shards.norms(np.arange(n, dtype=np.float64))
+        found.append([norms.tolist(), counter.get_total_counts()])
+    return found
+
+
 def check_special_values(world):
     """A NaN, an infinity, or both, on one rank only."""
     mesh = init_device_mesh("cpu", (world,))
@@ -286,6 +298,12 @@ def check_refusals(world):
     )
     found["untouched"] = [bool((x.to_local() == 1).all()) for x in some]
     found["steps"] = clipper.state_dict()["steps"]
+    many = [DTensor.from_local(torch.ones(1, 2), line, [Shard(0)]) for _ in range(300)]
+    refused(
+        "many",
+        RuntimeError,
+        lambda: clipping.torch.apply_grads(many if rank else many[:200], clipping.AutoClip()),
+    )
     first = DeviceMesh("cpu", [0])
     foreign = DTensor.from_local(torch.ones(2, 2), first, [Shard(0)])
     refused(
@@ -298,6 +316,16 @@ def check_refusals(world):
         ValueError,
         lambda: clipping.torch.apply_grads([unreachable], clipping.AutoClip()),
     )
+    here = {0: 2, 1: 1}.get(rank, 0)
+    uneven = DTensor.from_local(
+        torch.ones(here, 2),
+        line,
+        [_StridedShard(0, split_factor=2)],
+        shape=torch.Size((3, 2)),
+        stride=(2, 1),
+    )
+    spread = torch_sharded.shards_of([uneven])
+    refused("scattered_on_one", ValueError, lambda: spread.unit_norms([np.ones(here)]))
     if world == 4:
         grid = init_device_mesh("cpu", (2, 2))
         scattered = distribute_tensor(
@@ -329,6 +357,7 @@ CHECKS = {
     "resume": check_resume,
     "nonfinite": check_nonfinite,
     "placements": check_placements,
+    "many": check_many,
     "special_values": check_special_values,
     "sequence_parallel": check_sequence_parallel,
     "refusals": check_refusals,

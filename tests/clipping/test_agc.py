@@ -285,6 +285,7 @@ def test_state_of_other_parameters_is_refused_in_the_next_step(kit):
     assert str(refused.value) == (
         "This clipper's history is of the groups [('param', '0'), ('param', '1')], the gradients "
         "are of [('param', '0')]. Use one clipper per model, or load the state that belongs to "
-        "this model with load_state_dict()."
+        "this model with load_state_dict(). Parameters that are frozen, unfrozen or added change "
+        "the groups: begin with a new clipper then."
     )
     assert kit.grads(model)[0].tolist() == [[5.0]]

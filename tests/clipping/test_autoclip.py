@@ -131,6 +131,14 @@ def test_equal_norms_are_not_clipped(feed, percentile):
         assert thresholds[-1] == 0.3
 
 
+@pytest.mark.parametrize("history", ["window", "ema"])
+def test_percentile_of_zeros_zeroes_nothing(feed, percentile, history):
+    clipper = percentile(90.0, history=history)
+    clipped, thresholds = feed(clipper, [0.0] * 60 + [5.0])
+    assert clipped[-1] == 5.0
+    assert np.isinf(thresholds).all()
+
+
 def test_history_of_zeros_gives_auto_no_threshold(feed):
     clipper = clipping.AutoClip(warmup_steps=0, min_history=1)
     clipped, thresholds = feed(clipper, [0.0] * 5 + [2.0])

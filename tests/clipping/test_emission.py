@@ -123,12 +123,8 @@ def test_what_is_sent_is_in_the_catalogue(kit):
         assert set(event.metadata) <= {field.name for field in spec.metadata}
     stop = next(e for e in events if e.event[-1] == "stop")
     agcs = {"target", "weight_norm"}
-    assert set(stop.measurements) | agcs == {
-        f.name for f in find((*CLIP, "stop")).measurements
-    }
-    assert set(stop.metadata) | {"clipper_step"} == {
-        f.name for f in find((*CLIP, "stop")).metadata
-    }
+    assert set(stop.measurements) | agcs == {f.name for f in find((*CLIP, "stop")).measurements}
+    assert set(stop.metadata) | {"clipper_step"} == {f.name for f in find((*CLIP, "stop")).metadata}
 
 
 class Counting:
@@ -194,3 +190,28 @@ def test_totals_of_several_groups_are_those_of_the_whole_model():
         "groups_clipped": 2,
     }
     assert emission.outcome(HOST, decision) == {"outcome": "applied"}
+
+
+def stop_of(clipper, grads, weights=None):
+    given = {name: None if g is None else np.asarray(g, float) for name, g in grads.items()}
+    owned = weights or {name: np.ones_like(g) for name, g in given.items() if g is not None}
+    owned = {name: owned.get(name, np.ones(1)) for name in given}
+    with capture((*CLIP, "stop")) as events:
+        clipping.numpy.apply_grads(given, owned, clipper)
+    return events[0]
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("skip", "skipped"), ("zero", "skipped")])
+def test_parameters_without_gradients_are_not_counted(policy, outcome):
+    clipper = clipping.AutoClip(scope="per_param", on_nonfinite=policy)
+    stop = stop_of(clipper, {"a": [math.nan], "b": None, "c": None})
+    assert (stop.measurements["groups"], stop.measurements["groups_clipped"]) == (1, 1)
+    assert stop.metadata["outcome"] == outcome
+
+
+def test_parameters_in_no_group_are_not_counted():
+    clipper = clipping.AGC(clipping=1.0, scope="per_param", on_nonfinite="zero")
+    stop = stop_of(clipper, {"bias": [math.nan], "w": [[1.0, 1.0]]})
+    counted = ("groups", "groups_clipped", "scale")
+    assert [stop.measurements[name] for name in counted] == [1, 0, 1.0]
+    assert stop.metadata["outcome"] == "applied"  # the bias is zeros now

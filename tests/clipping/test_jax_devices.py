@@ -105,6 +105,16 @@ def shard_map():
     assert len(events) == 1
 
 
+def unaveraged():
+    """What is sharded inside shard_map is refused, also where JAX does not check."""
+    for make in (*CLIPPERS, lambda: clipping.AGC(scope="per_layer", exclude_bias_bn=False)):
+        transformation = clipping.jax.transformation(make())
+        specs = {"mesh": MESH, "in_specs": (SPECS, P(), SPECS), "out_specs": (SPECS, P())}
+        update = jax.shard_map(transformation.update, **specs, check_vma=False)
+        with pytest.raises(ValueError, match="Inside shard_map give gradients that are not"):
+            update(GRADS[0], transformation.init(WEIGHTS), WEIGHTS)
+
+
 def mixed():
     """Gradients on several devices are refused, and the clipper goes on."""
     clipper, devices = CLIPPERS[0](), jax.devices()
@@ -115,7 +125,7 @@ def mixed():
     assert clipper.state_dict()["steps"] == 1
 
 
-CHECKS = (sharded, pmap, shard_map, mixed)
+CHECKS = (sharded, pmap, shard_map, unaveraged, mixed)
 
 
 def test_several_devices_give_what_one_gives():

@@ -126,6 +126,16 @@ def test_groups_are_not_computed_when_nobody_listens(monkeypatch):
     assert len(events) == 1
 
 
+def test_a_stack_is_not_fetched_when_nobody_listens(monkeypatch):
+    _, stack = stack_of([1.0, 2.0], clipper())
+    fetched, fetch = [], jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(1) or fetch(tree))
+    clipping.jax.emit(stack)
+    assert not fetched
+    clipping.jax.emit(stack, on_metrics=lambda record: None)
+    assert fetched
+
+
 def test_on_metrics_gets_numbers():
     records = []
     state, _ = stack_of([3.0], clipper(scope="per_layer"))

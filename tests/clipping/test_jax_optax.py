@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,51 @@ def test_resuming_is_bit_identical_and_keeps_the_groups(name, through, tmp_path)
     assert names[: len(names) // 2] == names[len(names) // 2 :] != []
 
 
+def advance_scanned(transformation, state):
+    def step(state, _):
+        return transformation.update(PARAMS, state)[1], None
+
+    return jax.jit(lambda state: jax.lax.scan(step, state, None, length=2)[0])(state)
+
+
+def advance_accumulating(transformation, state):
+    accumulating = optax.MultiSteps(transformation, 2)
+    outer = accumulating.init(PARAMS)._replace(inner_opt_state=state)
+    for _ in range(2):
+        _, outer = jax.jit(accumulating.update)(PARAMS, outer, PARAMS)
+    return outer.inner_opt_state
+
+
+def advance_by_hand(transformation, state):
+    return jax.jit(transformation.update)(PARAMS, state)[1]
+
+
+@pytest.mark.parametrize("through", [through_pickle, through_flax])
+@pytest.mark.parametrize("advance", [advance_scanned, advance_by_hand])
+def test_a_restored_state_takes_the_options_of_the_present_clipper(advance, through, tmp_path):
+    before = clipping.jax.transformation(clipper(dry_run=True))
+    after = clipping.jax.transformation(clipper(on_nonfinite="zero"))
+    restored = through(before.init(PARAMS), after.init(PARAMS), tmp_path)
+    state = advance(after, restored)
+    with capture(("smartclip", "clip", "stop")) as events:
+        clipping.jax.emit(state)
+    assert events[0].metadata["dry_run"] is False
+    assert (state.about.policy, state.about.dry_run) == ("zero", False)
+    assert jax.tree.structure(state) == jax.tree.structure(before.init(PARAMS))
+    assert state.about == restored.about  # a tuple compares all by default
+
+
+def test_a_restored_state_accumulates_with_the_options_of_the_present_clipper():
+    before = clipping.jax.transformation(clipper(dry_run=True))
+    after = clipping.jax.transformation(clipper())
+    restored = before.init(PARAMS)
+    assert advance_accumulating(after, restored).clipper.steps == 1
+    # Its branch that does not step has the options that the state came with.
+    structure = jax.tree.structure(after.init(PARAMS))
+    renewed = jax.tree.unflatten(structure, jax.tree.leaves(restored))
+    assert advance_accumulating(after, renewed).about.dry_run is False
+
+
 def test_a_pickled_state_is_understood_by_a_new_process(tmp_path):
     transformation = clipping.jax.transformation(clipper(scope="per_layer"))
     _, state = transformation.update(PARAMS, transformation.init(PARAMS))
@@ -243,6 +289,15 @@ def test_vmapped_members_have_histories_of_their_own():
     assert [e.measurements["grad_norm"] for e in events] == [10.0, 20.0, 40.0]
 
 
+@pytest.mark.parametrize("scope", clipping.AutoClip.scopes)
+def test_gradients_of_another_shape_than_in_init_are_refused(scope):
+    transformation = clipping.jax.transformation(clipper(scope=scope))
+    state = transformation.init({"w": jnp.ones((3, 2))})
+    with pytest.raises(ValueError, match=r"'w' has shape \(1, 2\), its parameter had \(3, 2\)"):
+        jax.vmap(lambda g: transformation.update({"w": g}, state))(jnp.ones((4, 1, 2)))
+    transformation.update({"w": jnp.ones((3, 2))}, state)
+
+
 def test_map_params_finds_a_state_without_params_in_it():
     optimizer = optax.chain(clipping.jax.transformation(clipper()), optax.trace(0.9))
     state = optimizer.init(PARAMS)
@@ -327,6 +382,31 @@ def test_layers_are_the_paths_above_the_leaves():
     assert state.about.groups.names == tuple(("param", str(i)) for i in range(4))
 
 
+class Attention(NamedTuple):
+    query: object
+    key: object
+    value: object
+
+
+@pytest.mark.parametrize("query", [jnp.ones(1), None])
+def test_a_field_named_value_is_no_box(query):
+    from flax import linen as nn
+    from flax import nnx
+
+    params = {
+        "block": {"attn": Attention(query, None, jnp.ones(1))},
+        "dense": {"boxed": nn.Partitioned(jnp.ones(1), names=("a",)), "var": nnx.Param(1.0)},
+    }
+    transformation = clipping.jax.transformation(clipper(scope="per_layer"))
+    state = transformation.init(params)
+    assert [name[1] for name in state.about.groups.names] == ["block/attn", "dense"]
+    assert state.about.paths[-3:] == ["block/attn/value", "dense/boxed", "dense/var"]
+    eager = clipper(scope="per_layer")
+    attn = {"attn": Attention(jnp.ones(1), None, jnp.ones(1))}
+    clipping.jax.apply_grads({"attn": Attention(None, None, jnp.ones(1))}, attn, eager)
+    assert eager.state_dict()["keys"] == [["layer", "attn"]]
+
+
 def test_policy_raise_is_refused():
     with pytest.raises(ValueError, match="cannot raise") as caught:
         clipping.jax.transformation(clipper(on_nonfinite="raise"))
@@ -370,10 +450,10 @@ AGC = clipping.AGC(scope="per_unit", exclude_bias_bn=False)
             ),
         ),
         (
-            lambda: update({"w": jnp.ones(3)}, {"w": jnp.ones(2)}, AGC, given={"w": jnp.ones(2)}),
+            lambda: update({"w": jnp.ones(2)}, {"w": jnp.ones(2)}, AGC, given={"w": jnp.ones(3)}),
             ValueError,
             (
-                "The gradient 'w' has shape (3,), its parameter (2,). They must be equal. The "
+                "The gradient 'w' has shape (2,), its parameter (3,). They must be equal. The "
                 "gradients are untouched."
             ),
         ),
@@ -381,9 +461,20 @@ AGC = clipping.AGC(scope="per_unit", exclude_bias_bn=False)
             lambda: update({"w": jnp.ones((2, 3))}, {"w": jnp.ones((2, 2))}, AGC),
             ValueError,
             (
-                "The gradients have 3 units, the params given to init() 2: their shapes differ. "
-                "The gradients are untouched. Inside shard_map give gradients that are not "
-                "sharded."
+                "The gradient 'w' has shape (2, 3), its parameter had (2, 2) in init(). They must "
+                "be equal. The gradients are untouched. Inside shard_map give gradients that are "
+                "not sharded; if update() is inside vmap or pmap, init() must be given what one "
+                "member or device has."
+            ),
+        ),
+        (
+            lambda: update(PARAMS, using=clipper(window_size=16), state_of=clipper()),
+            ValueError,
+            (
+                "The state holds a window of 8 norms, the clipper has window_size=16. They must "
+                "be equal. The gradients are untouched. Give window_size=8, or begin anew with "
+                "init(); for apply_grads() what was learned can be moved by "
+                "clipping.jax.state_dict()."
             ),
         ),
         (
@@ -414,7 +505,7 @@ AGC = clipping.AGC(scope="per_unit", exclude_bias_bn=False)
             ),
         ),
     ],
-    ids=["no params", "part", "shape", "units", "another", "float0", "integers"],
+    ids=["no params", "part", "shape", "units", "window", "another", "float0", "integers"],
 )
 def test_misuse_is_refused_when_it_is_traced(misuse, error, message):
     with pytest.raises(error) as caught:

@@ -8,7 +8,7 @@ import pytest
 from clipping.backends.jax_quantile import quantile
 from clipping.records import Window
 
-compiled = jax.jit(quantile, static_argnums=2)
+compiled = jax.jit(quantile, static_argnums=(1, 2))
 
 
 def reference(norms, weights, q):
@@ -18,6 +18,14 @@ def reference(norms, weights, q):
     others = weights.sum() - weights[order]
     ranks = np.where(others > 0, below / np.where(others > 0, others, 1), 0.0)
     return np.interp(q, ranks, norms[order])
+
+
+@pytest.mark.parametrize("count", [0, 300, 700])
+def test_the_quantile_1_is_the_largest_norm_however_it_is_rounded(count):
+    ring = np.random.default_rng(0).lognormal(size=(200, 512)).astype(np.float32)
+    wanted = ring[:, :count].max(axis=1) if count else np.full(200, np.inf, np.float32)
+    counts = jnp.full(200, count, jnp.int32)
+    np.testing.assert_array_equal(compiled(Window(jnp.asarray(ring), counts), 1.0, 0.97), wanted)
 
 
 @pytest.mark.parametrize("kind", ["distinct", "tied", "zeros", "huge"])

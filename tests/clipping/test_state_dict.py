@@ -183,7 +183,8 @@ def test_history_of_other_groups_is_refused(kit, percentile):
     assert str(refused.value) == (
         "This clipper's history is of the groups [('other',)], the gradients are of "
         "[('global',)]. Use one clipper per model, or load the state that belongs to this model "
-        "with load_state_dict()."
+        "with load_state_dict(). Parameters that are frozen, unfrozen or added change the groups: "
+        "begin with a new clipper then."
     )
     assert kit.grads(model)[0].tolist() == [5.0]
 

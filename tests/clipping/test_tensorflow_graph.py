@@ -1,4 +1,4 @@
-"""`clipping.tensorflow` inside ``tf.function``: one state with eager code, events by `emit`."""
+"""`clipping.tensorflow.apply_grads` inside ``tf.function``, and what it refuses there."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 import clipping.tensorflow as sc_tf  # noqa: E402 -- after the check that it can be imported
 
-CLIP = ("smartclip", "clip")
 CALLBACKS = {
     "PyFunc",
     "EagerPyFunc",
@@ -20,31 +19,6 @@ CALLBACKS = {
     "HostSend",
     "XlaHostCompute",
 }
-
-
-def halving(**options):
-    """A clipper that has seen norm 1 in a model of one group and cuts any larger one to that."""
-    clipper = clipping.AutoClip(
-        mode="percentile",
-        percentile=1e-9,
-        history="window",
-        warmup_steps=0,
-        min_history=1,
-        **options,
-    )
-    clipping.numpy.apply_grads(np.array([1.0]), np.zeros(1), clipper)
-    return clipper
-
-
-def compiled(clipper, weight=None, **options):
-    """A graph that clips one gradient."""
-    weight = tf.Variable([0.0, 0.0]) if weight is None else weight
-
-    @tf.function(autograph=False, **options)
-    def step(gradient):
-        return sc_tf.apply_grads([gradient], [weight], clipper)[0]
-
-    return step
 
 
 def adaptive_sgd(x, y, steps, lr):
@@ -95,8 +69,8 @@ def test_weights_after_30_steps_equal_a_loop_written_by_hand(graph):
     np.testing.assert_allclose(clipper.state_dict()["norms"][0], norms, rtol=1e-4)
 
 
-def test_nothing_in_the_graph_calls_back_into_python():
-    step = compiled(clipping.AutoClip(scope="per_param"))
+def test_nothing_in_the_graph_calls_back_into_python(compiled_clip):
+    step = compiled_clip(clipping.AutoClip(scope="per_param"))
     with capture(telemetry.ALL) as events:
         graph = step.get_concrete_function(tf.TensorSpec([2])).graph
         step(tf.constant([3.0, 4.0]))
@@ -104,76 +78,6 @@ def test_nothing_in_the_graph_calls_back_into_python():
     assert "AssignVariableOp" in kinds
     assert not kinds & CALLBACKS
     assert events == []
-
-
-def test_eager_code_and_graphs_share_one_history():
-    clipper, weight = halving(), tf.Variable([0.0, 0.0])
-    step = compiled(clipper, weight)
-    sc_tf.apply_grads([tf.constant([3.0, 4.0])], [weight], clipper)
-    np.testing.assert_allclose(step(tf.constant([6.0, 8.0])), [0.6, 0.8], rtol=1e-6)
-    sc_tf.apply_grads([tf.constant([0.0, 7.0])], [weight], clipper)
-    assert clipper.state_dict()["norms"] == [[1.0, 5.0, 10.0, 7.0]]
-    assert clipper.threshold_any() == pytest.approx(1.0)
-
-
-def test_the_state_survives_retracing():
-    clipper, table = halving(), tf.Variable(tf.zeros((4, 1)))
-    step = compiled(clipper, table)
-    step(tf.constant([[5.0]] * 4))
-    for rows in (2, 3):  # sparse gradients of other sizes are traced anew
-        indices = tf.range(rows)
-        step(tf.IndexedSlices(tf.ones((rows, 1)), indices, tf.constant([4, 1])))
-    assert step.experimental_get_tracing_count() > 2
-    assert clipper.state_dict()["norms"][0] == pytest.approx([1, 10, np.sqrt(2), np.sqrt(3)])
-
-
-def test_loading_after_tracing_takes_effect_in_the_graph():
-    clipper = halving()
-    step = compiled(clipper)
-    calm = clipper.state_dict()
-    step(tf.constant([0.5, 0.0]))
-    assert clipper.threshold_any() == pytest.approx(0.5)
-    clipper.load_state_dict(calm)
-    assert clipper.state_dict() == calm
-    np.testing.assert_allclose(step(tf.constant([3.0, 4.0])), [0.6, 0.8], rtol=1e-6)
-    assert clipper.state_dict()["norms"] == [[1.0, 5.0]]
-
-
-def test_loading_an_unused_clipper_starts_anew():
-    clipper = halving()
-    step = compiled(clipper)
-    step(tf.constant([3.0, 4.0]))
-    clipper.load_state_dict(clipping.AutoClip().state_dict())
-    np.testing.assert_array_equal(step(tf.constant([6.0, 8.0])), [6.0, 8.0])
-    assert clipper.state_dict()["norms"] == [[10.0]]
-
-
-def test_loading_the_state_of_another_model_after_tracing_is_refused():
-    clipper, other = clipping.AutoClip(scope="per_param"), clipping.AutoClip(scope="per_param")
-    step = compiled(clipper)
-    step(tf.constant([3.0, 4.0]))
-    clipping.numpy.apply_grads([np.ones(1)] * 2, [np.ones(1)] * 2, other)
-    before = clipper.state_dict()
-    with pytest.raises(ValueError, match=r"is of 2 groups.*Load it into a new clipper"):
-        clipper.load_state_dict(other.state_dict())
-    assert clipper.state_dict() == before
-
-
-def test_it_resumes_bit_identically():
-    rng = np.random.default_rng(5)
-    steps = [tf.constant(rng.standard_normal(2) * s, tf.float32) for s in rng.lognormal(size=24)]
-
-    def make():
-        return clipping.ZScoreClip(zmax=0.5, warmup_steps=2, min_history=2)
-
-    whole, first, second = make(), make(), make()
-    expected = list(map(compiled(whole), steps))
-    found = list(map(compiled(first), steps[:12]))
-    second.load_state_dict(first.state_dict())
-    found += list(map(compiled(second), steps[12:]))
-    np.testing.assert_array_equal(found, expected)
-    assert second.state_dict() == whole.state_dict()
-    assert (np.array(found[12:]) != np.array(steps[12:])).any()
 
 
 @pytest.mark.parametrize("scope", ["global", "per_param", "per_unit"])
@@ -210,101 +114,6 @@ def test_xla_gives_the_same(scope):
     sc_tf.emit(fast)
 
 
-class TestEmit:
-    def test_the_last_step_is_reported_when_it_is_asked_for(self):
-        clipper = halving()
-        step = compiled(clipper)
-        step(tf.constant([3.0, 4.0]))
-        with telemetry.context(run="r1"), capture(telemetry.ALL) as events:
-            sc_tf.emit(clipper)
-        group, stop = events
-        assert (group.event, stop.event) == ((*CLIP, "group"), (*CLIP, "stop"))
-        assert stop.measurements == {
-            "grad_norm": 5.0,
-            "clipped_grad_norm": pytest.approx(1.0),
-            "scale": pytest.approx(0.2),
-            "groups": 1,
-            "groups_clipped": 1,
-            "threshold": pytest.approx(1.0),
-        }
-        assert stop.metadata == {
-            "algo": "autoclip",
-            "scope": "global",
-            "backend": "tensorflow",
-            "dry_run": False,
-            "outcome": "applied",
-            "clipper_step": 2,
-            "run": "r1",
-        }
-        assert group.metadata["key"] == ("global",)
-        assert group.measurements["clipped"] is True
-
-    def test_on_metrics_hears_what_is_emitted(self):
-        clipper, seen = halving(), []
-        compiled(clipper)(tf.constant([3.0, 4.0]))
-        sc_tf.emit(clipper, on_metrics=seen.append)
-        assert seen[0]["grad_norm"] == 5.0
-        assert type(seen[0]["scale"]) is float
-
-    def test_what_is_not_finite_is_named(self):
-        clipper = clipping.AutoClip(scope="per_param", on_nonfinite="zero")
-        weights = [tf.Variable([0.0]), tf.Variable([0.0])]
-
-        @tf.function(autograph=False)
-        def step(a, b):
-            return sc_tf.apply_grads([a, b], weights, clipper)
-
-        step(tf.constant([1.0]), tf.constant([np.nan]))
-        with capture((*CLIP, "nonfinite")) as events:
-            sc_tf.emit(clipper)
-        (event,) = events
-        assert event.metadata["keys"] == (("param", "1"),)
-        assert event.metadata["clipper_step"] == 1
-        assert event.measurements["count"] == 1
-
-    def test_groups_without_a_gradient_in_that_step_are_left_out(self):
-        clipper = clipping.AutoClip(scope="per_param")
-        weights = [tf.Variable([0.0]), tf.Variable([0.0])]
-
-        @tf.function(autograph=False)
-        def step(a, b):
-            return sc_tf.apply_grads([a, b], weights, clipper)
-
-        def emitted():
-            with capture((*CLIP, "group")) as events:
-                sc_tf.emit(clipper)
-            return [event.metadata["key"][1] for event in events]
-
-        one = tf.constant([1.0])
-        step(one, one)
-        assert emitted() == ["0", "1"]
-        step(None, one)
-        assert emitted() == ["1"]
-        step(one, one)
-        assert emitted() == ["0", "1"]
-
-    def test_on_an_accelerator_nothing_is_read(self, monkeypatch):
-        """A CPU that is taken for a device whose values are not to be waited for."""
-        from clipping.backends import tensorflow as backend
-
-        monkeypatch.setattr(backend, "on_cpu", lambda tensor: False)
-        clipper = halving()
-        compiled(clipper)(tf.constant([3.0, 4.0]))
-        with capture((*CLIP, "stop")) as events:
-            sc_tf.emit(clipper)
-        assert isinstance(events[0].measurements["grad_norm"], tf.Tensor)
-        assert not {"outcome", "clipper_step"} & events[0].metadata.keys()
-
-    def test_before_the_first_step_there_is_nothing(self):
-        clipper = clipping.AutoClip()
-        with pytest.raises(ValueError, match=r"a tf.function traced no step of it yet"):
-            sc_tf.emit(clipper)
-        step = compiled(clipper)
-        step.get_concrete_function(tf.TensorSpec([2]))
-        with pytest.raises(ValueError, match=r"has not run yet"):
-            sc_tf.emit(clipper)
-
-
 class TestRefusals:
     def traced(self, clipper, **options):
         weight = tf.Variable([0.0])
@@ -326,16 +135,16 @@ class TestRefusals:
             self.traced(clipping.AutoClip(on_nonfinite="raise"))
         self.traced(clipping.AutoClip(on_nonfinite="raise", dry_run=True))
 
-    def test_emitting_belongs_outside(self):
-        clipper = halving()
-        step = compiled(clipper)
+    def test_emitting_belongs_outside(self, compiled_clip, make_halving):
+        clipper = make_halving()
+        step = compiled_clip(clipper)
         step(tf.constant([3.0, 4.0]))
         with pytest.raises(ValueError, match=r"after the tf.function that calls apply_grads"):
             tf.function(lambda: sc_tf.emit(clipper), autograph=False)()
 
-    def test_the_state_is_read_outside(self):
-        clipper = halving()
-        step = compiled(clipper)
+    def test_the_state_is_read_outside(self, compiled_clip, make_halving):
+        clipper = make_halving()
+        step = compiled_clip(clipper)
         step(tf.constant([3.0, 4.0]))
         with pytest.raises(RuntimeError, match=r"cannot be read while a tf.function is traced"):
             tf.function(clipper.threshold_any, autograph=False)()
@@ -361,8 +170,8 @@ class TestRefusals:
         assert [c.state_dict()["steps"] for c in clippers] == [1, 1]
 
 
-def test_autograph_leaves_it_alone():
-    clipper, weight = halving(), tf.Variable([0.0, 0.0])
+def test_autograph_leaves_it_alone(make_halving):
+    clipper, weight = make_halving(), tf.Variable([0.0, 0.0])
 
     @tf.function
     def step(gradient):

@@ -49,7 +49,7 @@ def test_gradients_of_a_graph_are_gradients(halving):
     assert weight.item() == 1.0
 
 
-def test_tensor_that_is_given_twice_counts_once(halving):
+def test_parameter_that_is_given_twice_counts_once(halving):
     shared = parameter([2.0])
     clipping.torch.apply_grads([shared, shared], halving)
     assert shared.grad.item() == pytest.approx(1.0)
@@ -101,8 +101,9 @@ def test_frozen_parameters_are_never_taken_for_gradients(halving):
             [torch.zeros(1, dtype=torch.int64), torch.zeros(1)],
             TypeError,
             (
-                "Cannot clip gradients of dtype torch.int64. Allowed: floating-point and complex "
-                "dtypes. The gradients are untouched."
+                "Cannot clip gradients of dtype torch.int64. Allowed: torch.bfloat16 and "
+                "torch.complex128 and torch.complex64 and torch.float16 and torch.float32 and "
+                "torch.float64. The gradients are untouched."
             ),
         ),
         (
@@ -120,6 +121,29 @@ def test_what_cannot_be_clipped_is_refused(given, error, message):
     with pytest.raises(error) as refused:
         clipping.torch.apply_grads(given, clipping.AutoClip())
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("given", [torch.nn.Linear(1, 1), torch.nn.Sequential(), None])
+def test_what_is_no_iterable_of_tensors_is_refused(given):
+    with pytest.raises(TypeError) as refused:
+        clipping.torch.apply_grads(given, clipping.AutoClip())
+    assert str(refused.value) == (
+        "params_or_grads must be a torch tensor or an iterable of them, got "
+        f"{type(given).__name__}. Give model.parameters() or gradients; of a whole model: "
+        "clipping.apply(model, clipper)."
+    )
+
+
+def test_parameter_list_is_an_iterable_of_parameters(halving):
+    given = torch.nn.ParameterList([parameter([2.0])])
+    clipping.torch.apply_grads(given, halving)
+    assert given[0].grad.item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_refused(dtype):
+    with pytest.raises(TypeError, match=f"gradients of dtype {dtype}. Allowed: torch.bfloat16"):
+        clipping.torch.apply_grads(torch.ones(3).to(dtype), clipping.AutoClip())
 
 
 def test_unknown_layout_is_refused():

@@ -125,6 +125,24 @@ def test_nonfinite_event_comes_without_waiting(no_waiting):
     assert heard[0][1]["count"] == 1
 
 
+def test_default_device_does_not_matter():
+    heard = []
+    clipper = clipping.AutoClip(scope="per_param")
+    model = torch.nn.Linear(3, 2, device="cuda")
+    torch.set_default_device("cuda")
+    try:
+        with telemetry.attach("hear", ("smartclip", "clip", "nonfinite"), hear, config=heard):
+            for _ in range(2):
+                for parameter in model.parameters():
+                    parameter.grad = torch.full_like(parameter, float("inf"))
+                clipping.apply(model, clipper)
+                torch.cuda.synchronize()
+    finally:
+        torch.set_default_device(None)
+    assert heard[0][1]["count"] == 2
+    assert not any(p.grad.any() for p in model.parameters())
+
+
 def test_context_leaves_no_event_behind(no_waiting):
     model = torch.nn.Linear(3, 2, device="cuda")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -76,6 +76,64 @@ def test_module_that_is_called_module_keeps_its_name():
     assert layers(model) == ["a.module"]
 
 
+def own(**parts):
+    """A module that owns a parameter beside other modules."""
+    model = torch.nn.ModuleDict(parts)
+    model.register_parameter("weight", torch.nn.Parameter(torch.ones(2)))
+    return model
+
+
+def named(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    clipper = clipping.AutoClip(scope="per_layer")
+    clipping.apply(model, clipper)
+    return [name for _, name in clipper.state_dict()["keys"]]
+
+
+def holding(**parts):
+    model = torch.nn.Module()
+    for name, part in parts.items():
+        model.add_module(name, part)
+    return model
+
+
+def test_sole_module_of_the_root_is_wrapped_by_it():
+    assert named(holding(module=net())) == ["0", "1.0"]
+    assert named(torch.compile(holding(module=net()), backend="eager")) == ["0", "1.0"]
+
+
+def test_module_beside_others_is_no_wrapped_one():
+    fc = torch.nn.Linear(2, 2)
+    inner = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 2)})
+    assert named(holding(fc=fc, module=inner)) == ["fc", "module.fc"]
+    other = holding(fc=torch.nn.Linear(2, 2), module=holding(a=torch.nn.Linear(2, 2)))
+    assert named(other) == ["fc", "module.a"]
+    assert named(own(module=torch.nn.Linear(2, 2))) == ["root", "module"]
+    assert named(own(module=holding(a=torch.nn.Linear(2, 2)))) == ["root", "module.a"]
+
+
+def test_layer_called_root_is_not_what_the_model_owns():
+    assert named(own(root=torch.nn.Linear(2, 2))) == ["root.", "root"]
+    wrapped = torch.nn.DataParallel(own(root=torch.nn.Linear(2, 2)))
+    assert named(wrapped) == ["root.", "root"]
+    assert named(holding(root=torch.nn.Linear(2, 2))) == ["root"]
+
+
+def test_layers_whose_names_would_be_one_keep_their_own():
+    wrapper = own(_checkpoint_wrapped_module=torch.nn.Linear(2, 2))
+    assert named(holding(a=wrapper, b=torch.nn.Linear(2, 2))) == [
+        "a",
+        "a._checkpoint_wrapped_module",
+        "b",
+    ]
+
+
+def test_fabric_does_not_show():
+    fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu", devices=1)
+    assert named(fabric.setup(net())) == ["0", "1.0"]
+
+
 @pytest.mark.parametrize("original", [False, True])
 def test_first_version_of_fsdp_is_refused(group, original):
     fsdp = importlib.import_module("torch.distributed.fsdp")
@@ -227,3 +285,22 @@ def test_model_goes_when_nobody_else_holds_it():
     del model
     gc.collect()
     assert parameter() is None
+
+
+@pytest.mark.parametrize("way", ["apply", "apply_grads"])
+def test_model_goes_even_if_a_parameter_refers_to_it(way):
+    import gc
+    import weakref
+
+    clipper = clipping.AutoClip()
+    model = net()
+    model[0].weight.owner = model
+    model(torch.ones(1, 3)).sum().backward()
+    if way == "apply":
+        clipping.apply(model, clipper)
+    else:
+        clipping.torch.apply_grads(model.parameters(), clipper)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

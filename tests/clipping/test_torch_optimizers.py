@@ -136,3 +136,90 @@ def test_compiled_step_clips_as_the_plain_one(backend):
         assert clipper.state_dict()["steps"] == 2
         weights.append(model.weight.detach().clone())
     assert weights[0].equal(weights[1])
+
+
+class Wrapper(torch.optim.Optimizer):
+    """Delegates, and has no hooks of its own."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+def accelerated(optimizer, model):
+    accelerate = pytest.importorskip("accelerate")
+    return accelerate.Accelerator(cpu=True).prepare(model, optimizer)[1]
+
+
+def fabricated(optimizer, model):
+    fabric = pytest.importorskip("lightning.fabric").Fabric(accelerator="cpu", devices=1)
+    return fabric.setup(model, optimizer)[1]
+
+
+WRAPPERS = {
+    "wrapper": lambda optimizer, _: Wrapper(optimizer),
+    "wrapper of one": lambda optimizer, _: Wrapper(Wrapper(optimizer)),
+    "accelerate": accelerated,
+    "fabric": fabricated,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_step_of_a_wrapper_clips_once(wrap):
+    model, optimizer = trained()
+    wrapper = wrap(optimizer, model)
+    clipper = clipping.AutoClip(mode="percentile")
+    with clipping.clip_context(model, wrapper, clipper):
+        model(torch.ones(1, 2)).sum().backward()
+        wrapper.step()
+    wrapper.step()
+    assert clipper.state_dict()["steps"] == 1
+    assert clipper.threshold_any() == pytest.approx(np.sqrt(3.0))
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("inner_first", [False, True])
+def test_wrapper_and_what_it_wraps_have_one_context(wrap, inner_first):
+    model, optimizer = trained()
+    first, second = wrap(optimizer, model), optimizer
+    if inner_first:
+        first, second = second, first
+    refused = pytest.raises(RuntimeError, match="A clip_context is active on this")
+    with clipping.clip_context(model, first):
+        with refused, clipping.clip_context(model, second):
+            pass
+        with refused:
+            clipping.step(model, second, clipping.AutoClip())
+    with clipping.clip_context(model, second):
+        pass
+
+
+def test_accelerate_skips_while_it_accumulates():
+    accelerate = pytest.importorskip("accelerate")
+    model, optimizer = trained()
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    clipper = clipping.AutoClip(mode="percentile")
+    with clipping.clip_context(model, optimizer, clipper):
+        for _ in range(4):
+            with accelerator.accumulate(model):
+                accelerator.backward(model(torch.ones(1, 2)).sum())
+                optimizer.step()
+                optimizer.zero_grad()
+    assert clipper.state_dict()["steps"] == 2
+    assert clipper.threshold_any() == pytest.approx(np.sqrt(3.0))
+
+
+def test_wrapper_of_what_has_no_hooks_is_refused():
+    model, _ = trained()
+    with pytest.raises(TypeError) as refused:
+        clipping.clip_context(model, Wrapper(None))
+    assert str(refused.value) == (
+        "optimizer must be a torch.optim.Optimizer with hooks or a wrapper of one, got Wrapper, "
+        "which has no hooks and whose .optimizer is NoneType. Call clipping.apply(model, clipper) "
+        "before its steps."
+    )

@@ -247,3 +247,76 @@ def test_new_parameters_are_new_groups():
     clipping.apply(model, clipper)
     weight, grad = arrays(model[1])[0]
     assert norm(grad) == pytest.approx(0.1 * norm(weight), rel=1e-5)
+
+
+def rule(model, layers):
+    """What AGC(clipping=0.1, scope="per_layer") makes of the gradients."""
+    made = []
+    for layer in layers:
+        within = arrays(layer)
+        weight = np.sqrt(sum(norm(w) ** 2 for w, _ in within))
+        grad = np.sqrt(sum(norm(g) ** 2 for _, g in within))
+        made += [min(1.0, 0.1 * weight / grad) * g for _, g in within]
+    assert len(made) == len(list(model.parameters()))
+    return made
+
+
+def test_layers_in_another_order_are_grouped_anew():
+    """There are as many parameters as before, of the same shapes, but others belong together."""
+    pair = torch.nn.ParameterList([torch.ones(2, 2), torch.full((2, 2), 3.0)])
+    model = torch.nn.Sequential(pair, torch.nn.ParameterList([torch.full((2, 2), 9.0)]))
+    agc = clipping.AGC(clipping=0.1, scope="per_layer", exclude_bias_bn=False)
+    clipping.apply(with_grads(model), agc)
+    model[0], model[1] = model[1], model[0]
+    expected = rule(with_grads(model, seed=1), model)
+    clipping.apply(model, agc)
+    for (_, grad), wanted in zip(arrays(model), expected, strict=True):
+        np.testing.assert_allclose(grad, wanted, rtol=1e-5)
+
+
+def test_layer_of_other_units_is_measured_anew():
+    model = with_grads(torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Linear(4, 6)))
+    agc = clipping.AGC(clipping=0.1, scope="per_unit", exclude_bias_bn=False)
+    clipping.apply(model, agc)
+    model[0] = torch.nn.Linear(4, 5)
+    check_units(model, agc)
+
+
+@pytest.mark.parametrize("scope", ["per_param", "per_unit"])
+def test_data_of_another_shape_may_make_other_groups(scope):
+    """A vector is left out of AGC, a matrix is not."""
+    model = torch.nn.ParameterList([torch.ones(4), torch.ones(4, 3)])
+    agc = clipping.AGC(clipping=0.1, scope=scope)
+    clipping.apply(with_grads(model), agc)
+    for parameter, shape in zip(model, [(2, 3), (5, 3)], strict=True):
+        parameter.grad = None
+        parameter.data = torch.ones(shape)
+    with pytest.raises(ValueError, match=r"history is of the groups .*\('param', '1'\)"):
+        clipping.apply(with_grads(model), agc)
+
+
+def test_rows_that_were_added_to_data_are_clipped():
+    model = torch.nn.ParameterList([torch.ones(4, 3)])
+    agc = clipping.AGC(clipping=0.1, scope="per_unit")
+    clipping.apply(with_grads(model), agc)
+    model[0].grad = None
+    model[0].data = torch.ones(6, 3)
+    check_units(model, agc)
+
+
+def check_units(model, agc):
+    before = arrays(with_grads(model, seed=1))
+    clipping.apply(model, agc)
+    for (weight, grad), (_, after) in zip(before, arrays(model), strict=True):
+        np.testing.assert_allclose(after, timm_rule(weight, grad, 0.1, 1e-3), rtol=2e-6)
+
+
+def test_gradient_of_the_former_shape_is_refused():
+    model = with_grads(torch.nn.ParameterList([torch.ones(4, 3)]))
+    model[0].data = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="of shape") as refused:
+        clipping.apply(model, clipping.AGC(scope="per_unit"))
+    assert str(refused.value) == (
+        "The gradient of parameter 0 is of shape (4, 3), the parameter itself of (2, 3). "
+        "Set .grad to None when you change .data. The gradients are untouched."
+    )

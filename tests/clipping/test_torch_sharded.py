@@ -201,6 +201,13 @@ def test_there_is_one_collective_for_each_process_group(started):
     assert [rank["placements"]["collectives"] for rank in started(4)] == [3] * 4
 
 
+def test_many_norms_take_a_second_collective(ranks):
+    for rank in ranks:
+        for (norms, collectives), n in zip(rank["many"], (255, 256), strict=True):
+            np.testing.assert_allclose(norms, np.arange(n) * len(ranks) ** 0.5, rtol=1e-12)
+            assert collectives == (1 if n == 255 else 2)
+
+
 def test_sums_that_are_due_are_made_in_place(ranks):
     for rank in ranks:
         assert not any(rank["placements"]["partial"])
@@ -230,13 +237,17 @@ def test_sequence_parallel_gradients_are_summed_before_they_are_measured(ranks):
 
 
 def test_ranks_that_disagree_about_the_gradients_are_told(ranks):
+    def told(n):
+        return (
+            f"The ranks have gradients for different parameters (this one has {n}), so norms "
+            "cannot be added up. Every rank must clip the same parameters in the same order: give "
+            "those without a gradient zeros. The gradients are untouched."
+        )
+
     for index, rank in enumerate(ranks):
         seen = rank["refusals"]
-        assert seen["disagreement"] == (
-            f"The ranks have gradients for different parameters (this one has {2 if index else 1}),"
-            " so norms cannot be added up. Every rank must clip the same parameters in the same "
-            "order: give those without a gradient zeros. The gradients are untouched."
-        )
+        assert seen["disagreement"] == told(2 if index else 1)
+        assert seen["many"] == told(300 if index else 200)
         assert seen["untouched"] == [True, True]
         assert seen["steps"] == 0
 
@@ -261,16 +272,24 @@ def test_gradients_on_the_cpu_need_a_backend_for_the_cpu(ranks):
         )
 
 
+def scattered(shape, rows):
+    return (
+        "scope='per_unit' needs the units of every rank to follow each other, but of the units of "
+        f"a gradient of shape {shape} the placements give one rank {rows}. Allowed: Shard, "
+        "Replicate, and what fully_shard makes of them; or another scope. The gradients are "
+        "untouched."
+    )
+
+
 def test_units_that_do_not_follow_each_other_are_refused(started):
-    for index, rank in enumerate(started(4)):
-        rows = [0, 1, 4, 5] if index < 2 else [2, 3, 6, 7]
-        assert rank["refusals"]["scattered"] == (
-            "scope='per_unit' needs the units of a rank to follow each other, but of a gradient of "
-            f"shape (8, 2) rank {index} holds 4 of which the placements say {rows}. Allowed: "
-            "Shard, Replicate, and what fully_shard makes of them; or another scope. The gradients "
-            "are untouched."
-        )
+    for rank in started(4):
+        assert rank["refusals"]["scattered"] == scattered((8, 2), [0, 1, 4, 5])
         assert rank["refusals"]["scattered_norm"] == [4.0]
+
+
+def test_units_that_are_scattered_on_one_rank_are_refused_on_all(ranks):
+    for rank in ranks:
+        assert rank["refusals"]["scattered_on_one"] == scattered((3, 2), [0, 2])
 
 
 def test_the_layout_is_found_out_once(ranks):

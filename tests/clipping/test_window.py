@@ -111,3 +111,21 @@ def test_pushing_leaves_the_window_before_as_it_was(ops):
     kept = ops.to_host(before.ring).copy()
     push(ops, before, ops.full((1,), 9.0), ops.full((1,), 1.0) > 0)
     assert ops.to_host(before.ring).tolist() == kept.tolist() == [[1.0, 2.0]]
+
+
+def test_of_equal_norms_the_oldest_ranks_lowest(ops):
+    """Of the weights 1/8, 1/4, 1/2, 1 the norm 5 has 1/2, and ties rank by age: by hand.
+
+    Sorted: 0 (1/8), 0 (1/4), 0 (1), 5 (1/2). Ranks: 0, (1/8)/(13/8), (3/8)/(7/8), 1. The median
+    lies (1/2 - 3/7) / (1 - 3/7) = 1/8 of the way from 0 to 5.
+    """
+    window = filled(ops, [[7.0, 0.0, 0.0, 5.0, 0.0]], 4)
+    assert ops.to_host(quantile(ops, window, 0.5, 0.5)).tolist() == [pytest.approx(5 / 8)]
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.97])
+def test_the_highest_quantile_is_the_largest_norm(ops, decay):
+    """Also in float32, and where it is so old that it weighs next to nothing."""
+    rows = np.random.default_rng(5).lognormal(sigma=1.5, size=(40, 512)).astype(np.float32)
+    got = ops.to_host(quantile(ops, filled(ops, rows, 512), 1.0, decay))
+    np.testing.assert_array_equal(got, rows.max(axis=1))
