@@ -51,9 +51,8 @@ class AGC(Clipper):
         >>> clipper = AGC(clipping=0.1, scope="per_unit")
         >>> weights = {"w": np.array([[3.0, 0.0], [4.0, 0.0]])}  # units of norm 5 and 0
         >>> grads = {"w": np.array([[0.3, 1.0], [0.4, 0.0]])}
-        >>> clipping.numpy.apply_grads(grads, weights, clipper)["w"]
-        array([[0.3   , 0.0001],
-               [0.4   , 0.    ]])
+        >>> clipping.numpy.apply_grads(grads, weights, clipper)["w"].tolist()
+        [[0.3, 0.0001], [0.4, 0.0]]
 
     References:
         Brock, De, Smith, Simonyan (2021), "High-Performance Large-Scale Image Recognition Without

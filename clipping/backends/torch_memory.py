@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
+
+_is_sparse = attrgetter("is_sparse")
 
 
 def writable(tensors: Sequence[Tensor], *, may_be_conjugated: bool) -> list[Tensor]:
@@ -24,7 +27,7 @@ def writable(tensors: Sequence[Tensor], *, may_be_conjugated: bool) -> list[Tens
     views = list(tensors)
     if may_be_conjugated:
         views = [x.conj() if x.is_conj() else x for x in views]
-    if any(map(torch.is_neg, views)):
+    if any(map(Tensor.is_neg, views)):
         views = [x._neg_view() if x.is_neg() else x for x in views]  # noqa: SLF001 -- the only way
     return views
 
@@ -38,8 +41,10 @@ def check_own_memory(tensors: Sequence[Tensor]) -> None:
     if len(set(map(id, tensors))) < len(tensors):
         _refuse_twice(tensors)
     stored = tensors
-    if any(x.is_sparse for x in tensors):
+    if any(map(_is_sparse, tensors)):
         stored = [x._values() if x.is_sparse else x for x in tensors]  # noqa: SLF001
+    if all(map(Tensor.is_contiguous, stored)):
+        return
     overlaps = list(map(torch._debug_has_internal_overlap, stored))  # noqa: SLF001
     if 1 in overlaps:
         index = overlaps.index(1)
