@@ -57,7 +57,8 @@ EXPORTS = {
     "telemetry.values": "jsonable on_device to_python to_python_many",
     "telemetry.cli": "main",
     "clipping": """
-        AutoClip Clipper MetricsRecord NumpyModel NumpyOptimizer ParamLike apply clip_context step
+        AGC AutoClip Clipper MetricsRecord NumpyModel NumpyOptimizer ParamLike ZScoreClip apply
+        clip_context step
     """,
     "regularizers": """
         BaseLossOutput CustomLossOutput RegularizerError RegularizerOutput RegularizerSpec
