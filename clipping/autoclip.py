@@ -31,7 +31,7 @@ class AutoClip(Clipper):
       last ``window_size`` norms, this step's included.
     - ``mode="percentile", history="ema"``: the same with weights ``ema_decay ** age``.
 
-    A T of 0, after gradients that were all 0, is none: nothing is clipped to 0.
+    Nothing is clipped to a T of 0, such as after gradients that were all 0.
 
     Every group has a history of its own, of ``window_size`` norms. On an accelerator they take 4
     bytes each, on the host 8, and 4 kB a group for what makes the quantile cheap: 24 MB for 2,000
@@ -128,15 +128,16 @@ class AutoClip(Clipper):
             threshold = self._outlier(ops, history)
             return threshold, self._push(ops, history, measured.norms * cut(threshold), observed)
         history = self._push(ops, history, measured.norms, observed)
-        return _positive(ops, self._quantile(ops, history)), history
+        return self._quantile(ops, history), history
 
     def columns(self, steps: int) -> Mapping[str, Column]:
         """See `Clipper.columns`."""
         return norm_rows.columns(steps)
 
-    def verify(self, columns: Mapping[str, list[Any]]) -> None:
-        """See `Clipper.verify`."""
+    def accepted(self, columns: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+        """See `Clipper.accepted`: the newest norms, as many as are remembered."""
         norm_rows.verify(columns)
+        return norm_rows.newest(columns, self.window_size)
 
     def describe(self, ops: Ops, state: State) -> dict[str, list[Any]]:
         """See `Clipper.describe`."""
@@ -171,9 +172,5 @@ class AutoClip(Clipper):
 
     def _outlier(self, ops: Ops, history: Any) -> Array:
         std = sliding.sample_std(history) if ops.on_host else window.sample_std(ops, history)
-        return _positive(ops, self._quantile(ops, history) + OUTLIER_STDS * std)
-
-
-def _positive(ops: Ops, threshold: Array) -> Array:
-    # To clip to 0 would be to stop learning, and the history might be zeros for ever.
-    return ops.where(threshold > 0, threshold, math.inf)
+        threshold = self._quantile(ops, history) + OUTLIER_STDS * std
+        return ops.where(threshold > 0, threshold, math.inf)

@@ -124,7 +124,8 @@ class Clipper(ABC):
         ready = (state.steps >= self.warmup_steps) & (self.seen(state) >= self.min_history)
 
         def cut(threshold: Array) -> Array:
-            clipped = ready & (norms > threshold)
+            # To clip to 0 would be to stop learning, after gradients that were all 0 even for good.
+            clipped = ready & (norms > threshold) & (threshold > 0)
             return ops.where(
                 clipped, self.factor(ops, ops.where(clipped, threshold, 0.0), norms), 1.0
             )
@@ -171,15 +172,16 @@ class Clipper(ABC):
         """
         saved = state_dict.checked(state, self.algo, self.scope, self.columns)
         if saved is not None:
-            self.verify(saved.columns)
+            saved = saved._replace(columns=self.accepted(saved.columns))
         self.memory.load(self, saved)
 
     @abstractmethod
     def columns(self, steps: int) -> Mapping[str, Column]:
         """What of the history is saved for each row after some number of steps."""
 
-    def verify(self, columns: Mapping[str, list[Any]]) -> None:  # noqa: B027 -- most have none
-        """Raise ValueError for columns that fit one by one, but not each other."""
+    def accepted(self, columns: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+        """What is kept of checked columns; ValueError for those that do not fit each other."""
+        return columns
 
     @abstractmethod
     def describe(self, ops: Ops, state: State) -> dict[str, list[Any]]:

@@ -90,6 +90,14 @@ def verify(described: Mapping[str, list[Any]]) -> None:
         require(matches, "norms", known, f"1 to {count} numbers" if count else "empty")
 
 
+def newest(described: Mapping[str, list[Any]], size: int) -> Mapping[str, list[Any]]:
+    """The same with at most ``size`` norms a row; anchors are those of a whole window."""
+    if all(len(known) <= size for known in described["norms"]):
+        return described
+    kept = {name: column for name, column in described.items() if name != "anchors"}
+    return kept | {"norms": [known[-size:] for known in described["norms"]]}
+
+
 def _slots(count: int, size: int) -> NDArray[np.int64]:
     """Where the norms of a ring are, the oldest first."""
     return np.arange(max(count - size, 0), count) % size

@@ -81,6 +81,7 @@ def test_options_stay_the_objects_own(feed, percentile):
 def test_shorter_window_keeps_the_newest_norms(feed, percentile):
     clipper = percentile(50.0, window_size=2)
     clipper.load_state_dict(GOOD)
+    assert clipper.state_dict()["norms"] == [[2.0, 3.0]]
     assert feed(clipper, [9.0])[1].tolist() == [6.0]
     assert clipper.state_dict()["norms"] == [[3.0, 9.0]]
 
