@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops  # type: ignore[import-untyped]
+from keras import ops  # type: ignore[import-untyped] # it ships no types
 from numpy.typing import NDArray
 
 from clipping.backends.keras_leaves import norm, on_values, wide

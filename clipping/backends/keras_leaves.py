@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras import ops  # type: ignore[import-untyped]
+from keras import ops  # type: ignore[import-untyped] # it ships no types
 
 from clipping.backends.keras_layers import layers_of
 from clipping.groups import Leaf

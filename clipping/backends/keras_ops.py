@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from keras import Variable, ops  # type: ignore[import-untyped]
+from keras import Variable, ops  # type: ignore[import-untyped] # it ships no types
 from numpy.typing import NDArray
 
 from clipping.records import Array, Later, Window

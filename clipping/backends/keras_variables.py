@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops  # type: ignore[import-untyped]
-from keras.backend import backend  # type: ignore[import-untyped]
+from keras import ops  # type: ignore[import-untyped] # it ships no types
+from keras.backend import backend  # type: ignore[import-untyped] # it ships no types
 from numpy.typing import NDArray
 
 from clipping.backends.keras_ops import KERAS, read

@@ -106,11 +106,11 @@ def _rescale_pack(ops: TorchOps, parts: list[Part], factors: Tensor) -> None:
     tensors = [_in_order(part.numbers) for part in parts]
     signature = tuple((part.first, part.rows, part.numbers.numel()) for part in parts)
     pack: _Pack = ops.remembered(signature, lambda: _pack(ops, signature))
-    flat = torch._C._nn.flatten_dense_tensors(tensors)  # noqa: SLF001
+    flat = torch._C._nn.flatten_dense_tensors(tensors)  # noqa: SLF001 -- as DDP does
     spread = factors.index_select(0, pack.rows)
     spread = spread.repeat_interleave(pack.lengths, output_size=pack.total)
     scaled = torch.where(spread < 0, ops.full((), 0.0), flat * spread).to(flat.dtype)
-    pieces = torch._C._nn.unflatten_dense_tensors(scaled, tensors)  # noqa: SLF001
+    pieces = torch._C._nn.unflatten_dense_tensors(scaled, tensors)  # noqa: SLF001 -- as DDP does
     torch._foreach_copy_(tensors, pieces)
 
 

@@ -78,7 +78,7 @@ def unit_norms(
     """
     parts = []
     for run, length in packed.runs:
-        matrix = torch._C._nn.flatten_dense_tensors([tensors[i] for i in run])  # noqa: SLF001
+        matrix = torch._C._nn.flatten_dense_tensors([tensors[i] for i in run])  # noqa: SLF001 -- as DDP does
         matrix = matrix.view(-1, length)
         parts.append(torch.linalg.vector_norm(matrix, dim=1, dtype=wide(matrix.dtype)))
     for index in packed.alone:

@@ -19,7 +19,7 @@ from clipping.records import OnMetrics
 from telemetry.extras import import_extra
 
 if TYPE_CHECKING:
-    import keras  # type: ignore[import-untyped]
+    import keras  # type: ignore[import-untyped] # it ships no types
 
     from clipping.integrations.keras_checks import check_model
     from clipping.integrations.keras_hook import Hook

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import keras  # type: ignore[import-untyped]
+import keras  # type: ignore[import-untyped] # it ships no types
 
 _OWN_CLIPPING: Final = ("clipnorm", "clipvalue", "global_clipnorm")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from keras import ops  # type: ignore[import-untyped]
-from keras.backend import backend  # type: ignore[import-untyped]
+from keras import ops  # type: ignore[import-untyped] # it ships no types
+from keras.backend import backend  # type: ignore[import-untyped] # it ships no types
 
 from clipping.backends.keras_gradients import KerasGradients
 from clipping.backends.keras_leaves import leaves_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from keras import ops  # type: ignore[import-untyped]
+from keras import ops  # type: ignore[import-untyped] # it ships no types
 
 from clipping.backends.keras_ops import KERAS, read
 from clipping.backends.keras_variables import StepVariables, on_cpu, to_host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from keras.backend import backend  # type: ignore[import-untyped]
+from keras.backend import backend  # type: ignore[import-untyped] # it ships no types
 
 import telemetry
 from clipping import emission

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from typing import Any, Final
 
-import h5py  # type: ignore[import-untyped]
-import keras  # type: ignore[import-untyped]
+import h5py  # type: ignore[import-untyped] # it ships no types
+import keras  # type: ignore[import-untyped] # it ships no types
 import numpy as np
 
 from clipping.clipper import Clipper
