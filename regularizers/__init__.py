@@ -13,18 +13,24 @@ Example:
     (5.3, 0.3)
 """
 
-from regularizers import penalties
+from regularizers import penalties, schedules
+from regularizers.emission import emit
 from regularizers.errors import RegularizerError
+from regularizers.logger import attach_logger
 from regularizers.records import BaseLossOutput, CustomLossOutput, RegularizerOutput
-from regularizers.runner import custom_loss
+from regularizers.runner import CustomLoss, custom_loss
 from regularizers.spec import RegularizerSpec
 
 __all__ = [
     "BaseLossOutput",
+    "CustomLoss",
     "CustomLossOutput",
     "RegularizerError",
     "RegularizerOutput",
     "RegularizerSpec",
+    "attach_logger",
     "custom_loss",
+    "emit",
     "penalties",
+    "schedules",
 ]

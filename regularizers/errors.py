@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 class RegularizerError(Exception):
-    """One or more regularizers failed, while the others ran to their end.
+    """One or more regularizers failed or took too long, while the others ran to their end.
 
     Its ``__cause__`` is the exception of the one that failed, or an ``ExceptionGroup`` of them.
 
@@ -25,7 +25,10 @@ class RegularizerError(Exception):
         "Regularizer 'sparsity' failed: KeyError('mask')."
     """
 
-    def __init__(self, failures: Mapping[str, Exception]) -> None:
+    # TensorFlow's AutoGraph would put an error of its own in the place of this one.
+    ag_pass_through = True
+
+    def __init__(self, failures: Mapping[str, BaseException]) -> None:
         # Unpickling calls this with what is in args: the mapping, not a message.
         super().__init__(failures)
         self.failures = failures

@@ -7,16 +7,22 @@ from functools import partial
 from typing import NamedTuple, Self
 
 from regularizers.checks import check_function
-from regularizers.records import Backend, GradFunction, LossFunction
+from regularizers.protocols import Backend, GradFunction, LossFunction
 from regularizers.spec import RegularizerSpec
+from regularizers.waiting import is_coroutine_function
 
 
 class Function(NamedTuple):
     """A loss function, what to call it, and its gradient where it has one."""
 
+    name: str
     label: str
     call: LossFunction
     grad: GradFunction | None
+    is_async: bool
+    """Whether it is a coroutine function."""
+    is_scheduled: bool = False
+    """Whether its weight is a function of the step."""
 
     @classmethod
     def of_base_loss(cls, base_loss_fn: LossFunction, base_grad_fn: GradFunction | None) -> Self:
@@ -28,12 +34,24 @@ class Function(NamedTuple):
         check_function("custom_loss", "base_loss_fn", base_loss_fn)
         if base_grad_fn is not None:
             check_function("custom_loss", "base_grad_fn", base_grad_fn)
-        return cls("base_loss_fn", base_loss_fn, base_grad_fn or gradient_of(base_loss_fn))
+        grad = base_grad_fn or gradient_of(base_loss_fn)
+        return cls("base_loss_fn", "base_loss_fn", base_loss_fn, grad, is_async=False)
 
     @classmethod
     def of_regularizer(cls, spec: RegularizerSpec) -> Self:
         """A regularizer, which its spec has checked."""
-        return cls(f"Regularizer {spec.name!r}", spec.fn, spec.grad_fn or gradient_of(spec.fn))
+        return cls(
+            spec.name,
+            f"Regularizer {spec.name!r}",
+            spec.fn,
+            spec.grad_fn or gradient_of(spec.fn),
+            is_async=is_coroutine_function(spec.fn),
+            is_scheduled=callable(spec.weight),
+        )
+
+    def calling(self, function: LossFunction) -> Self:
+        """The same with something else to call."""
+        return self._replace(call=function)
 
 
 def gradient_of(function: LossFunction) -> GradFunction | None:
@@ -44,13 +62,26 @@ def gradient_of(function: LossFunction) -> GradFunction | None:
     if isinstance(function, partial):
         grad = gradient_of(function.func)
         return None if grad is None else partial(grad, *function.args, **function.keywords)
-    return getattr(function, "grad", None)
+    grad = getattr(function, "grad", None)
+    return grad if callable(grad) else None  # else it is something else by that name
 
 
 def require_gradients(backend: Backend, functions: Iterable[Function]) -> None:
-    """Raise ValueError if a framework does not differentiate and a function has no gradient."""
-    missing = [function.label for function in functions if function.grad is None]
-    if missing and not backend.differentiates:
+    """Check the gradients that functions bring along, where a framework does not differentiate.
+
+    Raises:
+        TypeError: One cannot be called with two arguments.
+        ValueError: A function has none.
+    """
+    if backend.differentiates:
+        return
+    missing = []
+    for function in functions:
+        if function.grad is None:
+            missing.append(function.label)
+        else:
+            check_function(function.label, "grad", function.grad)
+    if missing:
         raise ValueError(
             f"track_grad_norms=True, but {backend.name} does not differentiate, and no gradient "
             f"was given for: {', '.join(missing)}. Give base_grad_fn= to custom_loss and grad_fn= "

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from regularizers.checks import check_function, check_name, check_weight
-from regularizers.records import GradFunction, LossFunction
+from regularizers.checks import (
+    A_NUMBER_OR_FUNCTION,
+    check_function,
+    check_name,
+    check_weight,
+    check_weight_function,
+)
+from regularizers.protocols import GradFunction, LossFunction, Weight
 
 
 @dataclass(frozen=True)
@@ -14,18 +20,24 @@ class RegularizerSpec:
     """A named, weighted term that is added to the base loss.
 
     Args:
-        fn: ``fn(data, logprobs)`` returns a scalar, or ``(scalar, {metric: number})``.
-        weight: Factor of the value in the total loss, finite and at least 0. With 0 the function
-            is evaluated and reported all the same.
-        name: Its key in the output and its ``regularizer_name`` in the events.
+        fn: ``fn(data, logprobs)`` returns a scalar, or ``(scalar, {metric: number})``. A coroutine
+            function, or one that returns a coroutine or a ``concurrent.futures.Future``, is
+            awaited.
+        weight: Factor of the value in the total loss, finite and at least 0, or a function of the
+            step that returns one, such as those of `regularizers.schedules` or of optax. A 0-d
+            tensor that it returns is not read, unless the value is another framework's. With 0
+            ``fn`` is evaluated and reported all the same.
+        name: Its key in the output and its ``regularizer_name`` in the events, of printable
+            characters.
         grad_fn: ``grad_fn(data, logprobs)`` returns the gradient of the value by ``logprobs``, a
             tree of the same shape. Needed for gradient norms on numpy only, and not there either
             if ``fn`` is one of `regularizers.penalties`.
 
     Raises:
-        TypeError: The name is no string, the weight no number, or a function cannot be called
-            with two arguments.
-        ValueError: The name is empty, or the weight is negative, infinite or NaN.
+        TypeError: The name is no string, the weight neither a number nor a function of one
+            argument, or a function cannot be called with two arguments.
+        ValueError: The name is empty or has control characters, or the weight is negative,
+            infinite or NaN.
 
     Example:
         >>> from regularizers import penalties
@@ -34,15 +46,19 @@ class RegularizerSpec:
     """
 
     fn: LossFunction
-    weight: float
+    weight: Weight
     name: str
     grad_fn: GradFunction | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
         label = f"Regularizer {self.name!r}"
-        object.__setattr__(self, "weight", check_weight(label, self.weight))
-        check_function(label, "fn", self.fn)
+        if callable(self.weight):
+            check_weight_function(label, self.weight)
+        else:
+            weight = check_weight(f"{label} has the weight ", self.weight, A_NUMBER_OR_FUNCTION)
+            object.__setattr__(self, "weight", weight)
+        check_function(label, "fn", self.fn, may_be_awaited=True)
         if self.grad_fn is not None:
             check_function(label, "grad_fn", self.grad_fn)
 

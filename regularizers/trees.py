@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 Tree: TypeAlias = Any
-"""A tensor, or a mapping, list, tuple or named tuple of trees. ``None`` has no leaves."""
+"""A tensor, or a mapping, list, tuple or named tuple of trees, or a node of a type that was
+registered with jax, where that is used. ``None`` has no leaves."""
 
 Path: TypeAlias = tuple[Any, ...]
 """The keys and indices that lead from a tree to one of its leaves."""
@@ -34,7 +36,10 @@ def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
     if isinstance(tree, Mapping):
         return {key: map_leaves(function, branch) for key, branch in tree.items()}
     if not isinstance(tree, list | tuple):
-        return function(tree)
+        opened = _open(tree)
+        if opened is None:
+            return function(tree)
+        return opened[1]([map_leaves(function, branch) for branch in opened[0]])
     branches = [map_leaves(function, branch) for branch in tree]
     if hasattr(tree, "_fields"):
         return type(tree)(*branches)
@@ -52,6 +57,38 @@ def refill(tree: Tree, leaves: Iterable[Any]) -> Tree:
     return map_leaves(lambda _: next(given), tree)
 
 
+def shapes(tree: Tree) -> dict[Path, tuple[int | None, ...]]:
+    """The shape of each leaf; None for a length that compiled code does not know beforehand.
+
+    Example:
+        >>> import numpy as np
+        >>> shapes({"w": np.ones((2, 3)), "b": 1.0})
+        {('w',): (2, 3), ('b',): ()}
+    """
+    return {path: tuple(getattr(leaf, "shape", ())) for path, leaf in flatten(tree).items()}
+
+
+def show_path(path: Path) -> str:
+    """A place in a tree, for a message.
+
+    Example:
+        >>> show_path(("w", 0))
+        "['w'][0]"
+    """
+    return "".join(f"[{key!r}]" for key in path)
+
+
+def show_shapes(shapes: Mapping[Path, tuple[int | None, ...]]) -> str:
+    """The shapes of a tree's leaves, for a message.
+
+    Example:
+        >>> show_shapes({("w",): (2, 3), ("b",): ()})
+        "['w'] (2, 3), ['b'] ()"
+    """
+    named = (f"{show_path(path)} {shape}".strip() for path, shape in shapes.items())
+    return ", ".join(named) or "none"
+
+
 def _walk(tree: Tree, path: Path) -> Iterator[tuple[Path, Any]]:
     if tree is None:
         return
@@ -59,8 +96,22 @@ def _walk(tree: Tree, path: Path) -> Iterator[tuple[Path, Any]]:
         branches = iter(tree.items())
     elif isinstance(tree, list | tuple):
         branches = iter(enumerate(tree))
+    elif (opened := _open(tree)) is not None:
+        branches = iter(enumerate(opened[0]))
     else:
         yield path, tree
         return
     for key, branch in branches:
         yield from _walk(branch, (*path, key))
+
+
+def _open(tree: Any) -> tuple[list[Tree], Callable[[Iterable[Tree]], Tree]] | None:
+    """The branches of a type that was registered with jax, and what puts others in their place."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(tree, torch.Tensor):
+        return None  # torch.compile cannot look into what jax says
+    jax = sys.modules.get("jax.tree_util")
+    if jax is None or jax.all_leaves([tree]):
+        return None
+    branches, structure = jax.tree_flatten(tree, is_leaf=lambda branch: branch is not tree)
+    return branches, structure.unflatten

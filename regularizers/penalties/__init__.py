@@ -1,10 +1,11 @@
 """Ready-made regularizers, for every framework.
 
-Each is a function of ``(data, logprobs)`` that looks at ``logprobs`` only, a tensor or a tree of
-tensors (dicts, lists, tuples), such as ``{"w": w, "b": b}`` or ``list(model.parameters())``: what
-is penalized is whatever is handed over. Options are keyword arguments, set ahead of time by
+Each is a function of ``(data, logprobs)``. What is penalized is ``logprobs``: a tensor or a tree of
+tensors (dicts, lists, tuples), such as ``{"w": w, "b": b}`` or ``list(model.parameters())``. The
+data are looked at by `kl_divergence` and `consistency`, which compare with what is there, and
+handed on by `gradient_penalty`. Options are keyword arguments, set ahead of time by
 ``functools.partial``. Each has its gradient as ``.grad``, with the same arguments, so that gradient
-norms are tracked on numpy too.
+norms are tracked on numpy too (but for `gradient_penalty`).
 
 Computed on the tensors' device, in float32 at least. An empty tree has the value 0, for either
 reduction; NaN gives NaN.
@@ -17,8 +18,21 @@ Example:
     1.5
 """
 
-from regularizers.penalties.distributions import entropy
-from regularizers.penalties.norms import l1, l2
+from regularizers.penalties.distributions import entropy, kl_divergence
+from regularizers.penalties.matrices import orthogonality
+from regularizers.penalties.norms import elastic_net, l1, l2
 from regularizers.penalties.penalty import Penalty
+from regularizers.penalties.slopes import gradient_penalty
+from regularizers.penalties.views import consistency
 
-__all__ = ["Penalty", "entropy", "l1", "l2"]
+__all__ = [
+    "Penalty",
+    "consistency",
+    "elastic_net",
+    "entropy",
+    "gradient_penalty",
+    "kl_divergence",
+    "l1",
+    "l2",
+    "orthogonality",
+]

@@ -156,7 +156,7 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         ),
         (
             Field("regularizer_name", "as its spec names it"),
-            Field("weight", "factor in the total"),
+            Field("weight", "factor in the total, as it is at this step"),
             Field("async", "whether it is awaited"),
         ),
         detail=True,

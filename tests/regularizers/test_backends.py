@@ -41,8 +41,8 @@ def test_a_stranger_is_refused():
     with pytest.raises(TypeError) as caught:
         backend_for([1.0, {1}])
     assert str(caught.value) == (
-        "Found {1} (set) among the tensors. Allowed: tensors of torch, numpy, numbers, and dicts, "
-        "lists and tuples of them."
+        "Found {1} (set) among the tensors. Allowed: tensors of torch, jax, tensorflow, numpy, "
+        "numbers, and dicts, lists and tuples of them."
     )
 
 

@@ -1,29 +1,32 @@
 import math
+from fractions import Fraction
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regularizers import custom_loss, penalties
+from telemetry.values import to_python
 
 PENALTIES = [
     penalties.l1,
     penalties.l2,
+    penalties.elastic_net,
     penalties.entropy,
     partial(penalties.l1, reduction="mean"),
     partial(penalties.l2, reduction="mean"),
+    partial(penalties.elastic_net, l1_ratio=0.25, reduction="mean"),
     partial(penalties.entropy, reduction="mean"),
     partial(penalties.entropy, mode="bonus"),
 ]
 LOG_HALF = math.log(0.5)
 LOG_QUARTER = math.log(0.25)
-
-
-def number(value):
-    return value.item() if hasattr(value, "item") else value
 
 
 @pytest.mark.parametrize(
@@ -33,11 +36,15 @@ def number(value):
         (partial(penalties.l1, reduction="mean"), 1.5),
         (penalties.l2, 14.0),
         (partial(penalties.l2, reduction="mean"), 3.5),
+        (penalties.elastic_net, 0.5 * 6 + 0.25 * 14),
+        (partial(penalties.elastic_net, l1_ratio=0.25), 0.25 * 6 + 0.375 * 14),
+        (partial(penalties.elastic_net, l1_ratio=1), 6.0),
+        (partial(penalties.elastic_net, l1_ratio=0, reduction="mean"), 1.75),
     ],
 )
 def test_norms_are_the_closed_forms(framework, penalty, expected):
     values = [[1.0, -2.0], [0.0, 3.0]]
-    assert number(penalty(None, framework.tensor(values))) == pytest.approx(expected)
+    assert to_python(penalty(None, framework.tensor(values))) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +59,20 @@ def test_entropy_is_the_closed_form(framework, options, expected):
     logprobs = framework.tensor(
         [[LOG_HALF, LOG_HALF, -math.inf], [LOG_HALF, LOG_QUARTER, LOG_QUARTER]]
     )
-    assert number(penalties.entropy(None, logprobs, **options)) == pytest.approx(expected)
+    assert to_python(penalties.entropy(None, logprobs, **options)) == pytest.approx(expected)
 
 
-def test_entropy_of_a_certain_outcome_is_zero(framework):
-    logprobs = framework.tensor([0.0, -math.inf])
-    assert number(penalties.entropy(None, logprobs)) == 0.0
+@pytest.mark.parametrize("mode", ["penalty", "bonus"])
+def test_entropy_of_a_certain_outcome_is_zero_and_not_minus_zero(framework, mode):
+    for values in ([0.0, -math.inf], [0.0]):
+        entropy = to_python(penalties.entropy(None, framework.tensor(values), mode=mode))
+        assert (entropy, math.copysign(1.0, entropy)) == (0.0, 1.0)
+
+
+def test_an_unlikely_outcome_is_counted(framework):
+    """By hand: 0 of the first, 30 exp(-30) of the second, which is about 3e-12."""
+    entropy = to_python(penalties.entropy(None, framework.tensor([0.0, -30.0])))
+    assert entropy == pytest.approx(30 * math.exp(-30), rel=1e-12, abs=0)
 
 
 def test_an_impossible_outcome_has_the_gradient_zero():
@@ -85,8 +100,8 @@ def test_the_gradient_is_the_one_that_autograd_finds(penalty, values):
 @pytest.mark.parametrize("penalty", PENALTIES)
 @given(values=st.lists(st.floats(-4, 4), min_size=1, max_size=6))
 def test_frameworks_agree(penalty, values):
-    ours = number(penalty(None, np.array(values)))
-    theirs = number(penalty(None, torch.tensor(values, dtype=torch.float64)))
+    ours = to_python(penalty(None, np.array(values)))
+    theirs = to_python(penalty(None, torch.tensor(values, dtype=torch.float64)))
     assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-12)
 
 
@@ -95,31 +110,66 @@ def test_a_tree_is_one_long_tensor(framework, penalty):
     rows = [[LOG_HALF, LOG_HALF], [LOG_QUARTER, LOG_HALF], [0.0, -1.0]]
     whole = framework.tensor(rows)
     tree = {"a": [framework.tensor(rows[:1])], "b": (framework.tensor(rows[1:]), None)}
-    assert number(penalty(None, tree)) == pytest.approx(number(penalty(None, whole)))
+    assert to_python(penalty(None, tree)) == pytest.approx(to_python(penalty(None, whole)))
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("empty", [[], {"a": None}, np.ones((0, 3)), torch.ones(0, 3)])
 def test_nothing_has_the_penalty_zero(penalty, empty):
-    assert number(penalty(None, empty)) == 0.0
+    assert to_python(penalty(None, empty)) == 0.0
 
 
 def test_the_mean_of_one_is_that_one(framework):
     one = framework.tensor([-3.0])
-    assert number(penalties.l1(None, one, reduction="mean")) == 3.0
-    assert number(penalties.entropy(None, framework.tensor([0.0, 1.0]), reduction="mean")) == (
+    assert to_python(penalties.l1(None, one, reduction="mean")) == 3.0
+    assert to_python(penalties.entropy(None, framework.tensor([0.0, 1.0]), reduction="mean")) == (
         pytest.approx(-math.e)  # no distribution, but exp(0) 0 + exp(1) 1 by hand
     )
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_nan_gives_nan(framework, penalty):
-    assert math.isnan(number(penalty(None, framework.tensor([0.5, math.nan]))))
+    assert math.isnan(to_python(penalty(None, framework.tensor([0.5, math.nan]))))
 
 
-@pytest.mark.parametrize("penalty", [penalties.l1, penalties.l2])
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        penalties.l1,
+        penalties.l2,
+        penalties.elastic_net,
+        partial(penalties.elastic_net, l1_ratio=0),
+        partial(penalties.elastic_net, l1_ratio=1),
+    ],
+)
 def test_infinity_gives_infinity(framework, penalty):
-    assert number(penalty(None, framework.tensor([0.5, -math.inf]))) == math.inf
+    assert to_python(penalty(None, framework.tensor([0.5, -math.inf]))) == math.inf
+
+
+@pytest.mark.parametrize(("l1_ratio", "slopes"), [(1, [1.0, -1.0, 0.0]), (0, [np.inf, -2.0, 0.0])])
+def test_what_counts_nothing_is_not_in_the_gradient_at_infinity(framework, l1_ratio, slopes):
+    """By hand: sign(x) alone, and x alone; 0 * infinity would be NaN."""
+    logprobs = framework.tensor([math.inf, -2.0, 0.0])
+    gradient = penalties.elastic_net.grad(None, logprobs, l1_ratio=l1_ratio)
+    assert framework.to_numpy(gradient).tolist() == slopes
+
+
+@pytest.mark.parametrize("penalty", [penalties.l1, penalties.elastic_net])
+def test_the_gradient_at_nan_is_nan(framework, penalty):
+    gradient = framework.to_numpy(penalty.grad(None, framework.tensor([math.nan, 2.0])))
+    assert np.isnan(gradient).tolist() == [True, False]
+
+
+def test_the_gradient_of_l1_at_nan_that_autograd_finds_is_zero_on_torch_alone():
+    inputs = torch.tensor([math.nan, 2.0], requires_grad=True)
+    penalties.l1(None, inputs).backward()
+    assert inputs.grad.tolist() == [0.0, 1.0]
+    found = jax.grad(penalties.l1, argnums=1)(None, jnp.array([math.nan, 2.0]))
+    assert np.isnan(found).tolist() == [True, False]
+    variable = tf.Variable([math.nan, 2.0])
+    with tf.GradientTape() as tape:
+        value = penalties.l1(None, variable)
+    assert np.isnan(tape.gradient(value, variable)).tolist() == [True, False]
 
 
 def test_the_gradient_of_l1_at_zero_is_zero():
@@ -147,23 +197,80 @@ def test_numpy_half_precision_is_computed_in_float32():
 
 def test_whole_numbers_are_taken_as_floats(framework):
     integers = framework.to_numpy(framework.tensor([1.0, 2.0])).astype(np.int64)
-    assert number(partial(penalties.l1, reduction="mean")(None, integers)) == 1.5
-    assert number(penalties.l1(None, torch.tensor([1, 2]))) == 3.0
+    assert to_python(partial(penalties.l1, reduction="mean")(None, integers)) == 1.5
+    assert to_python(penalties.l1(None, torch.tensor([1, 2]))) == 3.0
 
 
-@pytest.mark.parametrize("penalty", [penalties.l1, penalties.l2, penalties.entropy])
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        penalties.consistency,
+        penalties.elastic_net,
+        penalties.entropy,
+        penalties.kl_divergence,
+        penalties.l1,
+        penalties.l2,
+        penalties.orthogonality,
+    ],
+)
 def test_an_unknown_reduction_is_refused(penalty):
     for function in (penalty, penalty.grad):
         with pytest.raises(ValueError, match="reduction") as caught:
-            function(None, np.ones(2), reduction="average")
+            function(np.eye(2), np.eye(2), reduction="average")
         assert str(caught.value) == "reduction must be one of ('sum', 'mean'), got 'average'."
 
 
-def test_an_unknown_mode_is_refused():
+@pytest.mark.parametrize("mode", ["reward", ["bonus"], None])
+def test_an_unknown_mode_is_refused(mode):
     for function in (penalties.entropy, penalties.entropy.grad):
         with pytest.raises(ValueError, match="mode") as caught:
-            function(None, np.ones(2), mode="reward")
-        assert str(caught.value) == "mode must be one of ('penalty', 'bonus'), got 'reward'."
+            function(None, np.ones(2), mode=mode)
+        assert str(caught.value) == f"mode must be one of ('penalty', 'bonus'), got {mode!r}."
+
+
+@pytest.mark.parametrize(
+    ("l1_ratio", "error", "shown"),
+    [
+        ("half", TypeError, "'half' (str)"),
+        (True, TypeError, "True (bool)"),
+        (1.5, ValueError, "1.5"),
+        (-0.1, ValueError, "-0.1"),
+        (math.nan, ValueError, "nan"),
+        (10**400, ValueError, f"{10**400}"),
+        (np.ones(2), TypeError, "numpy.ndarray of shape (2,) and dtype float64"),
+    ],
+)
+def test_an_l1_ratio_that_is_no_share_is_refused(l1_ratio, error, shown):
+    for function in (penalties.elastic_net, penalties.elastic_net.grad):
+        with pytest.raises(error, match="l1_ratio") as caught:
+            function(None, np.ones(2), l1_ratio=l1_ratio)
+        assert str(caught.value) == (
+            f"elastic_net got l1_ratio={shown}. It takes a number from 0 to 1."
+        )
+
+
+@pytest.mark.parametrize("l1_ratio", [np.float64(0.25), np.float32(0.25), Fraction(1, 4)], ids=repr)
+@pytest.mark.parametrize("tensor", [np.array, torch.tensor, jnp.array, tf.constant])
+def test_an_l1_ratio_of_any_type_leaves_the_precision_alone(tensor, l1_ratio):
+    """By hand: 0.25 * 3 + 0.375 * 5, and (0.25 + 0.75 * 1, -0.25 - 0.75 * 2)."""
+    logprobs = tensor([np.float32(1.0), np.float32(-2.0)])
+    value = penalties.elastic_net(None, logprobs, l1_ratio=l1_ratio)
+    gradient = penalties.elastic_net.grad(None, logprobs, l1_ratio=l1_ratio)
+    assert value.dtype == gradient.dtype == logprobs.dtype
+    assert (float(value), np.asarray(gradient).tolist()) == (2.625, [1.0, -1.75])
+
+
+def test_elastic_net_is_the_penalty_of_scikit_learn():
+    """Its objective, written out: alpha * l1_ratio * |w| + alpha * (1 - l1_ratio) / 2 * w^2.
+
+    With one feature of ones, the minimum of (1 - w)^2 / 2 + penalty is where the slopes cancel.
+    """
+    from sklearn.linear_model import ElasticNet
+
+    model = ElasticNet(alpha=0.5, l1_ratio=0.3, fit_intercept=False, tol=1e-12)
+    w = model.fit(np.ones((3, 1)), np.ones(3)).coef_
+    slope = (w - 1) + 0.5 * penalties.elastic_net.grad(None, w, l1_ratio=0.3)
+    assert slope.item() == pytest.approx(0.0, abs=1e-10)
 
 
 def test_a_leaf_that_is_no_tensor_is_refused():
@@ -179,7 +286,9 @@ def test_a_configured_penalty_still_brings_its_gradient():
 
 
 def test_penalties_say_what_they_are():
-    for name in ("l1", "l2", "entropy"):
+    names = [name for name in penalties.__all__ if name != "Penalty"]
+    assert len(names) == 8
+    for name in names:
         penalty = getattr(penalties, name)
         assert penalty.__name__ == name
         assert "References:" in penalty.__doc__

@@ -36,6 +36,15 @@ def test_a_field_is_read_once_and_only_when_looked_at():
     assert lazy.reads == 1
 
 
+def test_what_a_device_computed_is_kept_beside_what_was_read():
+    lazies = Lazy(1.0), Lazy(2.0)
+    record = Record("a", lazies[0], {"m": lazies[1]})
+    read_all([record])
+    assert (record.value, record.custom) == (1.0, {"m": 2.0})
+    assert vars(record)["value"] is lazies[0]
+    assert vars(record)["custom"]["m"] is lazies[1]
+
+
 def test_a_field_cannot_be_set():
     record = Record("a", 1.0, {})
     with pytest.raises(FrozenInstanceError):

@@ -1,8 +1,11 @@
 import pickle
 from collections import Counter
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +107,36 @@ def test_a_result_with_dimensions_is_refused(result, shape):
     )
 
 
+NOT_REAL = {
+    "numpy": [np.array(1j), np.complex64(1j), np.array("a"), np.bool_(True)],  # noqa: FBT003 -- its value
+    "torch": [torch.tensor(1j), torch.tensor(True)],  # noqa: FBT003 -- its value
+    "jax": [jnp.array(1j), jnp.array(True), jax.random.key(0)],  # noqa: FBT003 -- its value
+    "tensorflow": [tf.constant(1j), tf.constant("a"), tf.Variable(True)],  # noqa: FBT003 -- its value
+    "python": [True],
+}
+
+
+@pytest.mark.parametrize("result", [pair for pair in NOT_REAL.values() for pair in pair])
+def test_a_loss_that_is_no_real_number_is_refused(result):
+    kind, message = failure_of(result)
+    shown = f"dtype {result.dtype}" if hasattr(result, "dtype") else "True (bool)"
+    assert kind is TypeError
+    assert message.startswith("Regularizer 'bad' returned ")
+    assert message.endswith(f"{shown}. A loss is a real number, a float or an integer.")
+    with pytest.raises(TypeError, match=r"^base_loss_fn returned .* A loss is a real number"):
+        custom_loss(None, [1.0], returning(result))
+
+
+def test_a_complex_loss_is_refused_before_it_is_differentiated():
+    for x, turned in (
+        (torch.ones(2, requires_grad=True), lambda data, x: x[0] * 1j),
+        (jnp.ones(2), lambda data, x: x[0] * 1j),
+        (tf.ones(2), lambda data, x: tf.complex(x[0], x[0])),
+    ):
+        with pytest.raises(TypeError, match=r"dtype .*complex.* A loss is a real number"):
+            custom_loss(None, x, turned, track_grad_norms=True)
+
+
 def test_a_base_loss_with_dimensions_is_refused(framework):
     with pytest.raises(ValueError, match=r"^base_loss_fn returned .* of shape \(2,\) and dtype"):
         custom_loss(None, framework.tensor([1.0, 2.0]), lambda data, logprobs: logprobs)
@@ -185,8 +218,8 @@ def test_a_leaf_that_is_no_tensor_is_refused_when_tracking():
     with pytest.raises(TypeError) as caught:
         custom_loss(None, [np.ones(2), "text"], total, track_grad_norms=True)
     assert str(caught.value) == (
-        "Found 'text' (str) among the tensors. Allowed: tensors of torch, numpy, numbers, and "
-        "dicts, lists and tuples of them."
+        "Found 'text' (str) among the tensors. Allowed: tensors of torch, jax, tensorflow, numpy, "
+        "numbers, and dicts, lists and tuples of them."
     )
 
 

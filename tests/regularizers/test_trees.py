@@ -1,3 +1,4 @@
+import importlib
 from collections import OrderedDict, namedtuple
 
 import pytest
@@ -52,3 +53,15 @@ def test_refilling_with_its_own_leaves_gives_an_equal_tree(tree):
 def test_mapping_applies_to_what_flatten_finds(tree):
     mapped = flatten(map_leaves(lambda leaf: leaf + 1, tree))
     assert mapped == {path: leaf + 1 for path, leaf in flatten(tree).items()}
+
+
+def test_a_tree_of_tensors_is_walked_in_a_single_graph_of_torch_beside_jax():
+    """JAX, which is asked about nodes of other types, cannot be compiled by torch."""
+    importlib.import_module("jax")
+    torch = importlib.import_module("torch")
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def total(tree):
+        return sum(flatten(tree).values())
+
+    assert total({"w": [torch.ones(()), torch.ones(())], "b": torch.ones(())}) == 3.0

@@ -56,13 +56,14 @@ EXPORTS = {
     "telemetry.testing": "capture",
     "telemetry.values": "jsonable on_device to_python to_python_many",
     "telemetry.cli": "main",
+    "regularizers.schedules": "constant cosine_warmup linear_warmup",
     "clipping": """
         AGC AutoClip Clipper MetricsRecord NumpyModel NumpyOptimizer ParamLike ZScoreClip apply
         clip_context step
     """,
     "regularizers": """
-        BaseLossOutput CustomLossOutput RegularizerError RegularizerOutput RegularizerSpec
-        custom_loss penalties
+        BaseLossOutput CustomLoss CustomLossOutput RegularizerError RegularizerOutput
+        RegularizerSpec attach_logger custom_loss emit penalties schedules
     """,
     "handlers": """
         Closeable Delivery Flushable Losses Overflow Ranks Sink SinkAttachment Site attach
