@@ -16,6 +16,7 @@ NAMES = (
     "clipping_torch",
     "clipping_tensorflow",
     "clipping_jax",
+    "custom_loss",
 )
 PACKAGES = (
     "trainbus",

@@ -26,6 +26,7 @@ def run_benchmarks(*arguments):
         ("dispatch", ["bare dispatcher", "blinker", "pyee", "logging", "opentelemetry"]),
         ("spans", ["minimal class", "@contextmanager", "opentelemetry"]),
         ("jsonl", ["os.write", "json.dumps", "structlog", "loguru", "python-json-logger"]),
+        ("custom_loss", ["by hand, in torch", "each evaluated again", "tracked"]),
     ],
 )
 def test_each_benchmark_prints_ours_beside_its_peers(name, peers):
