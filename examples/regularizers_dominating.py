@@ -6,7 +6,8 @@ however small the distance is, so this term pulls harder than the base loss push
 and its value stays tiny for that very reason. The values of the terms do not show it. Their
 gradient norms do, and they say which weight would do.
 
-Run: ``python examples/regularizers_dominating.py [picture.png]``
+Run: ``python examples/regularizers_dominating.py [picture.png]``. It takes up to a minute, and
+writes two files under ``runs/regularizers_dominating``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ HELD_OUT = 500
 WEIGHT = 1.0
 WANTED = 0.1
 """How large the gradient of a regularizer may be, as a share of the base loss's."""
+
+RUNS = Path("runs/regularizers_dominating")
+"""Where the records go, from the current folder."""
 
 NAMES = ("base loss", "near_start", "confidence", "decay")
 
@@ -66,7 +70,7 @@ def composed_loss(parameters: Parameters, weight: float) -> CustomLoss:
     )
 
 
-def train(path: str, weight: float) -> float:
+def train(path: Path, weight: float) -> float:
     """Train, write what the loss reports to a file, and return the accuracy on held-out digits.
 
     Args:
@@ -83,7 +87,7 @@ def train(path: str, weight: float) -> float:
     optimizer = torch.optim.SGD(parameters, lr=0.05)
     loss = composed_loss(parameters, weight)
 
-    Path(path).unlink(missing_ok=True)  # the handler would append to it
+    path.unlink(missing_ok=True)  # the handler would append to it
     with handlers.attach("jsonl", path=path):
         for step in range(STEPS):
             batch = torch.randint(TRAINED_ON, (128,))
@@ -107,9 +111,9 @@ Terms = dict[str, tuple[float, float]]
 """What a term adds to the loss and the norm of what it adds to the gradient, by its name."""
 
 
-def read(path: str) -> list[Terms]:
+def read(path: Path) -> list[Terms]:
     """The terms of each step, from the file."""
-    records = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     steps = groupby(records, key=lambda record: record["metadata"]["step"])
     return [dict(_terms(of_step)) for _, of_step in steps]
 
@@ -156,8 +160,8 @@ def draw(steps: list[Terms], path: str) -> None:
 
 def main() -> None:
     """Train, look, take the weight that the records suggest, and train again."""
-    accuracy = train("first.jsonl", WEIGHT)
-    first = read("first.jsonl")
+    accuracy = train(RUNS / "first.jsonl", WEIGHT)
+    first = read(RUNS / "first.jsonl")
     report(f"weight {WEIGHT}", first, accuracy)
 
     base, pull = (median(terms[name][1] for terms in first) for name in ("base loss", "near_start"))
@@ -165,8 +169,8 @@ def main() -> None:
     print(f"near_start pulls {pull / base:.1f} times as hard as the base loss pushes.")
     print(f"To pull {WANTED} times as hard it would have the weight {weight}.\n")
 
-    accuracy = train("second.jsonl", weight)
-    report(f"weight {weight}", read("second.jsonl"), accuracy)
+    accuracy = train(RUNS / "second.jsonl", weight)
+    report(f"weight {weight}", read(RUNS / "second.jsonl"), accuracy)
     if len(sys.argv) > 1:
         draw(first, sys.argv[1])
 

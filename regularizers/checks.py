@@ -121,20 +121,22 @@ def _is_plain(function: object) -> bool:
     return code.co_argcount == ARGUMENTS and not code.co_kwonlyargcount and not later
 
 
-def check_timeout(timeout: object) -> None:
-    """Raise for a timeout that is no positive number and not None."""
+def check_timeout(timeout: object) -> float | None:
+    """Return the timeout as a float, or raise for what is no positive number and not None."""
     if timeout is None:
-        return
+        return None
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise TypeError(
             f"custom_loss got timeout={timeout!r} ({type(timeout).__name__}). "
             "It takes seconds, such as 30.0, or None for no limit."
         )
-    if not as_float(timeout) > 0:
+    seconds = as_float(timeout)
+    if not seconds > 0:
         raise ValueError(
             f"custom_loss got timeout={timeout!r}. "
             "It takes seconds above 0, such as 30.0, or None for no limit."
         )
+    return seconds
 
 
 def check_model_id(model_id: object) -> None:

@@ -46,7 +46,8 @@ def attach_logger(
         What detaches it: ``.detach()``, or leaving it as a context manager.
 
     Raises:
-        TypeError: The level is neither a number nor a name, or the logger is none.
+        TypeError: The level is neither a number nor a name, the logger is no ``logging.Logger``,
+            or the id cannot be hashed.
         ValueError: No level has that name, or the number is not above 0.
         telemetry.HandlerExistsError: The id is taken.
 

@@ -94,11 +94,10 @@ class CustomLoss:
         check_flag("track_grad_norms", track_grad_norms)
         check_flag("parallel", parallel)
         check_flag("live", live)
-        check_timeout(timeout)
+        self._timeout = check_timeout(timeout)
         self._model_id = model_id
         self._track = track_grad_norms
         self._parallel = parallel
-        self._timeout = timeout
         self._live = live
 
     def __call__(
@@ -113,6 +112,14 @@ class CustomLoss:
                 which Python runs through once only, a weight that depends on it needs it told.
                 Nothing is counted there. Nor is a tensor, because that would read it.
             wrt: Take gradients by these tensors instead.
+
+        Returns:
+            As `custom_loss`.
+
+        Raises:
+            TypeError: As `custom_loss`, like the rest.
+            ValueError: A gradient cannot be had, or a loss has dimensions.
+            RegularizerError: A regularizer failed or took too long.
         """
         given = Given.of(data, logprobs, wrt, track=self._track)
         compiler = given.compiler()
@@ -128,7 +135,10 @@ class CustomLoss:
     def once(
         self, data: Any, logprobs: Tree, *, step: Scalar | None = None, wrt: Tree = None
     ) -> CustomLossOutput:
-        """The same without counting: a weight that depends on the step needs it told."""
+        """The same without counting, as `custom_loss`: for an evaluation in between.
+
+        A weight that depends on the step needs it told.
+        """
         given = Given.of(data, logprobs, wrt, track=self._track)
         return self._compute(given, step, given.compiler())
 
@@ -262,7 +272,8 @@ def custom_loss(
         not differentiate, ``.grad`` is the total's gradient if gradients are tracked.
 
     Raises:
-        TypeError: A function cannot take two arguments, or returns no real scalar.
+        TypeError: An argument is of a wrong type, a function cannot take two arguments or returns
+            no real scalar, a metric is no number, or ``base_loss_fn`` has to be awaited.
         ValueError: A name is used twice, a weight or timeout is out of range, a weight needs a
             step, a gradient cannot be had, or a loss has dimensions.
         RegularizerError: A regularizer failed or took too long; the others ran all the same. What

@@ -38,6 +38,9 @@ def constant(weight: float) -> Constant:
     Args:
         weight: Finite and at least 0.
 
+    Returns:
+        A function of the step, for ``RegularizerSpec(weight=...)``; two of the same are equal.
+
     Raises:
         TypeError: The weight is no number.
         ValueError: It is negative, infinite or NaN.
@@ -58,6 +61,10 @@ def linear_warmup(weight: float, steps: int, start: float = 0.0) -> Warmup:
         weight: From step ``steps`` on, exactly. Finite and at least 0.
         steps: How many it takes; at least 1.
         start: Up to step 0, exactly. Finite and at least 0; above ``weight`` it falls.
+
+    Returns:
+        A function of the step, for ``RegularizerSpec(weight=...)``: a float of a number, and of a
+        tensor one of the same framework. Two of the same are equal.
 
     Raises:
         TypeError: A weight is no number, or ``steps`` no integer.
@@ -81,6 +88,10 @@ def cosine_warmup(weight: float, steps: int, start: float = 0.0) -> Warmup:
         weight: From step ``steps`` on, exactly. Finite and at least 0.
         steps: How many it takes; at least 1.
         start: Up to step 0, exactly. Finite and at least 0; above ``weight`` it falls.
+
+    Returns:
+        A function of the step, for ``RegularizerSpec(weight=...)``: a float of a number, and of a
+        tensor one of the same framework. Two of the same are equal.
 
     Raises:
         TypeError: A weight is no number, or ``steps`` no integer.

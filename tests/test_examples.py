@@ -51,7 +51,8 @@ def test_the_records_show_a_regularizer_that_dominates_and_a_weight_that_does(tm
     assert trained > 0.85
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
-    first, second = (Recorded(tmp_path / f"{name}.jsonl") for name in ("first", "second"))
+    runs = tmp_path / "runs" / "regularizers_dominating"
+    first, second = (Recorded(runs / f"{name}.jsonl") for name in ("first", "second"))
     assert first.contribution < 0.03 * first.loss_total
     assert first.contribution < second.contribution
     assert first.grad_norm_weighted == pytest.approx(

@@ -313,7 +313,10 @@ def test_a_timeout_of_the_function_itself_is_its_own():
     assert failure_of(asks, timeout=LONG) is mine
 
 
-@pytest.mark.parametrize("timeout", [LONG, 30, Fraction(30), np.float32(30), float("inf"), None])
+@pytest.mark.parametrize(
+    "timeout",
+    [LONG, 30, Fraction(30), np.float32(30), float("inf"), pytest.param(10**400, id="huge"), None],
+)
 @pytest.mark.parametrize("function", [one, one_later, lambda d, x: one_later(d, x)])  # noqa: PLW0108 -- a plain function
 @pytest.mark.parametrize("parallel", [False, True])
 def test_within_the_timeout_nothing_is_different(function, timeout, parallel):
