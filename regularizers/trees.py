@@ -21,7 +21,7 @@ def flatten(tree: Tree) -> dict[Path, Any]:
         >>> flatten({"w": [1.0, 2.0], "b": None})
         {('w', 0): 1.0, ('w', 1): 2.0}
     """
-    return dict(_walk(tree, ()))
+    return {(): tree} if _is_torch_tensor(tree) else dict(_walk(tree, ()))
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Tree) -> Tree:
@@ -107,11 +107,15 @@ def _walk(tree: Tree, path: Path) -> Iterator[tuple[Path, Any]]:
 
 def _open(tree: Any) -> tuple[list[Tree], Callable[[Iterable[Tree]], Tree]] | None:
     """The branches of a type that was registered with jax, and what puts others in their place."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(tree, torch.Tensor):
+    if _is_torch_tensor(tree):
         return None  # torch.compile cannot look into what jax says
     jax = sys.modules.get("jax.tree_util")
     if jax is None or jax.all_leaves([tree]):
         return None
     branches, structure = jax.tree_flatten(tree, is_leaf=lambda branch: branch is not tree)
     return branches, structure.unflatten
+
+
+def _is_torch_tensor(tree: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(tree, torch.Tensor)

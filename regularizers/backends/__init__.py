@@ -47,6 +47,8 @@ def loaded() -> list[Backend]:
 
 def snapshot(value: Any) -> Any:
     """The value as it is now, on its device, without its graph."""
+    if type(value) is float:  # as most weights are
+        return value
     backend = find_backend(value)
     return value if backend is None else backend.snapshot(value)
 
@@ -80,7 +82,8 @@ def load(name: str) -> Backend:
 
 def _promoted(left: Any, right: Any) -> tuple[Any, Any]:
     for value in (left, right):
-        backend = find_backend(value)
+        # A float goes with any tensor.
+        backend = None if type(value) is float else find_backend(value)
         if backend is not None:
             left, right = backend.promote(left, right)
     return left, right
