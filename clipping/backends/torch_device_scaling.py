@@ -122,7 +122,7 @@ def _pack(ops: TorchOps, signature: Sequence[tuple[int, int, int]]) -> _Pack:
 
 
 def _rescale_sparse_units(x: Tensor, first: int, decision: Decision) -> None:
-    numbers, units = _real(x._values()), x._indices()[0] + first  # noqa: SLF001
+    numbers, units = _real(x._values()), x._indices()[0] + first  # noqa: SLF001 -- may be uncoalesced
     shape = (-1, *[1] * (numbers.dim() - 1))
     bits = _bits(decision, numbers.dtype)
     numbers.view(bits.dtype).mul_(bits[units].view(shape))

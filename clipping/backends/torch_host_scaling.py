@@ -125,7 +125,7 @@ class _Columns:
     def of(self, index: int, x: Tensor, axes: int) -> Tensor:
         """The factors of one tensor."""
         if x.is_sparse and axes > 1:
-            column = self._columns(x.dtype, x._values().dim())[index]  # noqa: SLF001
+            column = self._columns(x.dtype, x._values().dim())[index]  # noqa: SLF001 -- may be uncoalesced
             return column[x._indices()[0]]  # noqa: SLF001 -- indices() refuses what is not coalesced
         return self._columns(x.dtype, axes)[index]
 
@@ -163,13 +163,13 @@ def _zero_units(x: Tensor, axes: int, zeroed: NDArray[np.bool_]) -> None:
         return
     mask = torch.from_numpy(zeroed)
     if x.is_sparse:
-        mask = mask[x._indices()[0]]  # noqa: SLF001
+        mask = mask[x._indices()[0]]  # noqa: SLF001 -- may be uncoalesced
     _stored(x)[mask] = 0
 
 
 def _stored(x: Tensor) -> Tensor:
     """What the elements of a tensor lie in: scaling the summands of a sparse one scales it."""
-    return x._values() if x.is_sparse else x  # noqa: SLF001
+    return x._values() if x.is_sparse else x  # noqa: SLF001 -- may be uncoalesced
 
 
 def _precision(dtype: torch.dtype) -> torch.dtype:

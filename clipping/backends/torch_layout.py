@@ -168,7 +168,7 @@ def _sharing(tensors: Sequence[Tensor]) -> list[_Sharing]:
 def _part(tensor: Tensor) -> _Part:
     if not isinstance(tensor, DTensor):
         return _Part(tensor.shape, len(tensor) if tensor.dim() else 0, [])
-    mesh, spec, local = tensor.device_mesh, tensor._spec, tensor._local_tensor  # noqa: SLF001
+    mesh, spec, local = tensor.device_mesh, tensor._spec, tensor._local_tensor  # noqa: SLF001 -- DTensor names no spec
     coordinate = mesh.get_coordinate()
     if coordinate is None:
         raise ValueError(
@@ -251,7 +251,7 @@ def _chunks(rows: NDArray[np.intp], pieces: int) -> list[NDArray[np.intp]]:
 def _check_reach(group: dist.ProcessGroup, tensor: DTensor) -> None:
     config = dist.get_backend_config(group)
     devices = {backend.partition(":")[0] for backend in config.split(",")}
-    on_cpu = tensor._local_tensor.device.type == CPU  # noqa: SLF001
+    on_cpu = tensor._local_tensor.device.type == CPU  # noqa: SLF001 -- as in _part
     if on_cpu and CPU not in devices:
         raise ValueError(
             f"Cannot clip gradients on the CPU that are sharded over a mesh with the backend "

@@ -42,10 +42,10 @@ def check_own_memory(tensors: Sequence[Tensor]) -> None:
         _refuse_twice(tensors)
     stored = tensors
     if any(map(_is_sparse, tensors)):
-        stored = [x._values() if x.is_sparse else x for x in tensors]  # noqa: SLF001
+        stored = [x._values() if x.is_sparse else x for x in tensors]  # noqa: SLF001 -- may be uncoalesced
     if all(map(Tensor.is_contiguous, stored)):
         return
-    overlaps = list(map(torch._debug_has_internal_overlap, stored))  # noqa: SLF001
+    overlaps = list(map(torch._debug_has_internal_overlap, stored))  # noqa: SLF001 -- no public name
     if 1 in overlaps:
         index = overlaps.index(1)
         x = stored[index]

@@ -27,11 +27,11 @@ def whole_norms(tensors: Sequence[Tensor], dtypes: Collection[torch.dtype]) -> l
     """
     values = [x.values() if x.is_sparse else x for x in tensors]
     if len(dtypes) == 1:
-        return list(torch._foreach_norm(values, 2, dtype=wide(*dtypes)))  # noqa: SLF001 -- as torch.nn.utils does
+        return list(torch._foreach_norm(values, 2, dtype=wide(*dtypes)))  # noqa: SLF001 -- as clip_grad_norm_ does
     norms: dict[int, Tensor] = {}
     for dtype in dtypes:
         alike = [index for index, x in enumerate(values) if x.dtype == dtype]
-        some = torch._foreach_norm([values[i] for i in alike], 2, dtype=wide(dtype))  # noqa: SLF001
+        some = torch._foreach_norm([values[i] for i in alike], 2, dtype=wide(dtype))  # noqa: SLF001 -- as clip_grad_norm_ does
         norms.update(zip(alike, some, strict=True))
     return [norms[index] for index in range(len(values))]
 

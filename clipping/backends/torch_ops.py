@@ -139,7 +139,7 @@ class FromCuda:
     def __init__(self, x: Tensor) -> None:
         self._here = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True)
         self._here.copy_(x, non_blocking=True)
-        self._arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types for it
         self._arrived.record(torch.cuda.current_stream(x.device))
 
     def ready(self) -> bool:

@@ -31,7 +31,7 @@ def before_step(optimizer: Optimizer, act: Callable[[], None]) -> Callable[[], N
         act()
 
     # Under torch.compile(optimizer.step) it runs as it is.
-    untraced = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    untraced = torch.compiler.disable(hook)  # type: ignore[no-untyped-call] # torch has no types for it
     return _hookable(optimizer).register_step_pre_hook(untraced).remove
 
 

@@ -47,9 +47,9 @@ def _walk(module: Module) -> list[Tensor]:
             continue
         seen.add(part)
         if part._parameters:  # noqa: SLF001 -- parameters(recurse=False) is slow
-            found.extend(part._parameters.values())  # noqa: SLF001
-        if part._modules:  # noqa: SLF001
-            waiting.extend([*part._modules.values()][::-1])  # noqa: SLF001
+            found.extend(part._parameters.values())  # noqa: SLF001 -- as above
+        if part._modules:  # noqa: SLF001 -- as above
+            waiting.extend([*part._modules.values()][::-1])  # noqa: SLF001 -- as above
     parameters = [parameter for parameter in found if parameter is not None]
     if len(set(map(id, parameters))) == len(parameters):
         return parameters
@@ -71,7 +71,7 @@ def layers_of(module: Module) -> dict[int, str]:
             refuse_fsdp1(type(part).__name__)
         parts[path] = part
         names[path] = _name(path, names, parts)
-        for parameter in part._parameters.values():  # noqa: SLF001
+        for parameter in part._parameters.values():  # noqa: SLF001 -- as in _walk
             if parameter is not None:
                 owners.setdefault(id(parameter), path)
     told_apart = _told_apart({path: names[path] for path in owners.values()})
@@ -91,7 +91,7 @@ def _is_wrapper(part: Module, *, outermost: bool) -> bool:
     """Whether what a module holds as ``module`` is all that it is."""
     if isinstance(part, DataParallel | DistributedDataParallel):
         return True
-    return outermost and len(part._modules) == 1 and not part._parameters  # noqa: SLF001
+    return outermost and len(part._modules) == 1 and not part._parameters  # noqa: SLF001 -- as in _walk
 
 
 def _told_apart(names: dict[str, str]) -> dict[str, str]:

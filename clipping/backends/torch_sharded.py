@@ -114,7 +114,7 @@ def _new_layout(tensors: Sequence[Tensor]) -> Layout:
 def _mark(tensor: Tensor) -> object:
     """What a layout depends on. Meshes of other process groups compare equal, so their ids too."""
     if isinstance(tensor, DTensor):
-        spec = tensor._spec  # noqa: SLF001
+        spec = tensor._spec  # noqa: SLF001 -- DTensor has no public name for it
         return spec, id(spec.mesh)
     return tensor.shape
 
@@ -124,8 +124,8 @@ def _sum_partial(tensor: DTensor) -> None:
     placements = [Replicate() if p.is_partial() else p for p in tensor.placements]
     summed = tensor.redistribute(placements=placements)
     # What torch itself does for an operation in place that changes the placements.
-    tensor._local_tensor = _local(summed)  # noqa: SLF001
-    tensor._spec = summed._spec  # noqa: SLF001
+    tensor._local_tensor = _local(summed)  # noqa: SLF001 -- DTensor has no public name for it
+    tensor._spec = summed._spec  # noqa: SLF001 -- DTensor has no public name for it
 
 
 def _local(tensor: Tensor) -> Tensor:
