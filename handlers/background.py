@@ -5,18 +5,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from handlers.clock import EVENT_TIME
 from handlers.device import needs_device
-from handlers.event_queue import Entry, EventQueue
+from handlers.event_queue import EventQueue
 from handlers.forks import renew_in_children
 from handlers.lifecycle import close_sink
 from handlers.losses import Losses
-from handlers.records import Eager, Flushable, Overflow, Sink, Site
+from handlers.patience import PATIENCE, Patience
+from handlers.records import (
+    Batching,
+    Eager,
+    Flushable,
+    Idling,
+    Overflow,
+    Sink,
+    Site,
+    TimedEvent,
+)
 from telemetry import Attachment, EventName
 from telemetry.values import jsonable, to_python_many
 
@@ -62,6 +73,8 @@ class Background:
         self._queue = EventQueue(queue_size, overflow)
         self._losses = Losses(site, overflow)
         self._attachment: Attachment | None = None
+        self._patience = Patience()
+        self._last_event: EventName = ()
         self._starting = threading.RLock()
         self._thread: Worker | None = None
         self._refusal = ""  # why the sink gets no more events
@@ -84,7 +97,7 @@ class Background:
         self, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> None:
         """Let the worker deliver the event; after `close`, deliver it here."""
-        entry = Entry(time.time_ns(), event, _copy(measurements), _copy(metadata))
+        entry = TimedEvent(time.time_ns(), event, _copy(measurements), _copy(metadata))
         outcome = self._queue.put(entry, may_wait=self._blocks and not _on_worker())
         if outcome == "dropped":
             self._losses.add(1, "the queue is full")
@@ -92,7 +105,8 @@ class Background:
             # A sink that hangs would hold the emitter as well; one that failed is not called again.
             self._losses.add(1, self._refusal)
         elif outcome == "closed":
-            self._call_sink(entry, *to_python_many([entry.measurements, entry.metadata]))
+            numbers, plain = to_python_many([entry.measurements, entry.metadata])
+            self._call_sink(TimedEvent(entry.time_ns, event, numbers, plain))
         if self._thread is None:
             self._ensure_worker()
 
@@ -135,6 +149,7 @@ class Background:
         worker when it comes back from what holds it.
         """
         self._queue.close()
+        self._patience.closing.set()
         # From here on no worker is started; one that was is seen.
         with self._starting:
             thread = self._thread
@@ -150,6 +165,7 @@ class Background:
     def after_fork(self) -> None:
         """In a forked child: without the parent's thread and what waits for it."""
         self._starting = threading.RLock()
+        self._patience = Patience()
         self._queue.renew()
         self._thread = None
 
@@ -176,12 +192,33 @@ class Background:
             self._work()
 
     def _work(self) -> None:
-        while (batch := self._queue.take()) is not None:
+        if _on_worker():
+            PATIENCE.set(self._patience)
+        timeout = None
+        while (batch := self._queue.take(timeout)) is not None:
             self._deliver(batch)
-            for future in self._queue.due_flushes():
+            due = self._queue.due_flushes()
+            for future in due:
                 self._answer(future)
+            timeout = self._rest(batch, idle=not (batch or due))
             with self._spared():
                 self._losses.announce_if_due()
+
+    def _rest(self, batch: list[TimedEvent], *, idle: bool) -> float | None:
+        """Let the sink do what it does when nothing comes; when to ask it again."""
+        sink = self._sink
+        if not isinstance(sink, Idling):
+            return None
+        if batch:
+            self._last_event = batch[-1].event
+        if not idle:
+            return sink.idle_after
+        again: list[object] = []
+        error = _failure_of(lambda: again.append(sink.idle()))
+        if error is not None:
+            with self._spared():
+                self._fail(self._last_event, error)
+        return sink.idle_after if any(again) else None
 
     def _end(self) -> None:
         if not self._queue.closed:
@@ -192,40 +229,43 @@ class Background:
         for future in self._queue.due_flushes():
             future.set_result(None)
 
-    def _deliver(self, batch: list[Entry]) -> None:
+    def _deliver(self, batch: list[TimedEvent]) -> None:
         size = len(batch)
         mappings = [entry.measurements for entry in batch] + [entry.metadata for entry in batch]
         values = to_python_many(mappings)
-        for entry, numbers, metadata in zip(batch, values[:size], values[size:], strict=True):
+        ready = [
+            TimedEvent(entry.time_ns, entry.event, numbers, metadata)
+            for entry, numbers, metadata in zip(batch, values[:size], values[size:], strict=True)
+        ]
+        if isinstance(self._sink, Batching):
+            self._deliver_together(self._sink, ready)
+        else:
+            self._deliver_each(ready)
+
+    def _deliver_together(self, sink: Batching, batch: list[TimedEvent]) -> None:
+        if not (batch and self._queue.delivering):
+            return
+        error = _failure_of(lambda: sink.deliver_many(batch))
+        if all(self._queue.done() for _ in batch) and error is not None:
+            with self._spared():
+                self._fail(batch[0].event, error)
+
+    def _deliver_each(self, batch: list[TimedEvent]) -> None:
+        for entry in batch:
             # Given up meanwhile: by a failure, by a close that waited long enough or by a fork.
             if not self._queue.delivering:
                 return
-            error = self._failure_of(entry, numbers, metadata)
+            error = _failure_of(partial(self._call_sink, entry))
             if not self._queue.done():
                 return
             if error is not None:
                 with self._spared():
                     self._fail(entry.event, error)
 
-    def _failure_of(
-        self, entry: Entry, measurements: dict[str, Any], metadata: dict[str, Any]
-    ) -> Exception | None:
-        try:
-            self._call_sink(entry, measurements, metadata)
-        except Exception as error:
-            return error
-        except BaseException as error:
-            if not _on_worker():
-                raise
-            return _as_exception(error)
-        return None
-
-    def _call_sink(
-        self, entry: Entry, measurements: dict[str, Any], metadata: dict[str, Any]
-    ) -> None:
+    def _call_sink(self, entry: TimedEvent) -> None:
         token = EVENT_TIME.set(entry.time_ns)
         try:
-            self._deliver_one(entry.event, measurements, metadata, None)
+            self._deliver_one(entry.event, entry.measurements, entry.metadata, None)
         finally:
             EVENT_TIME.reset(token)
 
@@ -242,6 +282,8 @@ class Background:
         """Call the sink no more; how many events waited for it."""
         self._refusal = because
         self._queue.close()
+        self._patience.closing.set()
+        self._patience.over.set()
         return self._queue.discard()
 
     def _answer(self, future: Future[None]) -> None:
@@ -280,6 +322,19 @@ def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def _on_worker() -> bool:
     return isinstance(threading.current_thread(), Worker)
+
+
+def _failure_of(call: Callable[[], object]) -> Exception | None:
+    """What a sink raised; on a worker, as the failure that it is there."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    except BaseException as error:
+        if not _on_worker():
+            raise
+        return _as_exception(error)
+    return None
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -5,25 +5,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from handlers.records import Overflow
-from telemetry import EventName
+from handlers.records import Overflow, TimedEvent
 
 LINGER: Final = 0.05
 """Seconds that a worker waits for company for an event: one wake-up and one device copy for all."""
 BATCH: Final = 256
 
 Outcome: TypeAlias = Literal["accepted", "dropped", "closed"]
-
-
-class Entry(NamedTuple):
-    """An event as it was emitted, with shallow copies of its mappings."""
-
-    time_ns: int
-    event: EventName
-    measurements: dict[str, Any]
-    metadata: dict[str, Any]
 
 
 class EventQueue:
@@ -47,7 +37,7 @@ class EventQueue:
     def renew(self) -> None:
         """Start empty, with a new lock, in a forked child: what waits here is the parent's."""
         self._changed = threading.Condition(threading.RLock())
-        self._waiting: deque[tuple[int, Entry]] = deque()
+        self._waiting: deque[tuple[int, TimedEvent]] = deque()
         self._taken: deque[int] = deque()
         self._flushes: deque[tuple[int, Future[None]]] = deque()
         self._accepted = 0
@@ -63,7 +53,7 @@ class EventQueue:
         """Whether something was taken that is neither done nor discarded."""
         return bool(self._taken)
 
-    def put(self, entry: Entry, *, may_wait: bool) -> Outcome:
+    def put(self, entry: TimedEvent, *, may_wait: bool) -> Outcome:
         """Add an entry; ``"dropped"`` says that this one or an older one was lost for it."""
         with self._changed:
             if len(self._waiting) >= self._size and self._overflow == "block" and may_wait:
@@ -82,17 +72,21 @@ class EventQueue:
                 self._changed.notify_all()
             return "dropped" if full else "accepted"
 
-    def take(self) -> list[Entry] | None:
-        """Wait for entries, or for a flush, and take a batch. None says that there is no more."""
+    def take(self, timeout: float | None = None) -> list[TimedEvent] | None:
+        """Wait for entries, or for a flush, and take a batch.
+
+        An empty one says that neither came in time, None that there is no more.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._flushes or self.closing)
+            if not self._changed.wait_for(self._has_work, timeout):
+                return []
             self._changed.wait_for(self._is_worth_it, LINGER)
             if self.closing and not self._waiting:
                 self._end()
                 return None
             return self.take_now()
 
-    def take_now(self) -> list[Entry]:
+    def take_now(self) -> list[TimedEvent]:
         """Take a batch of what there is."""
         with self._changed:
             count = min(BATCH, len(self._waiting))
@@ -147,6 +141,9 @@ class EventQueue:
             for _ in due:
                 self._flushes.popleft()
             return due
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._flushes) or self.closing
 
     def _wait_for_room(self) -> None:
         self._blocked += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from telemetry import EventName, Pattern, Registry
 
@@ -43,6 +43,15 @@ class Site:
     registry: Registry
     events: tuple[Pattern, ...]
     ranks: Ranks
+
+
+class TimedEvent(NamedTuple):
+    """An event with the moment at which it was emitted, in nanoseconds since 1970 (UTC)."""
+
+    time_ns: int
+    event: EventName
+    measurements: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 class Sink(Protocol):
@@ -92,6 +101,38 @@ class Eager(Protocol):
         /,
     ) -> object:
         """Take one event on the worker."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A sink that would rather have several events at once, on its worker.
+
+    `__call__` is still there for events that the emitter's thread delivers.
+    """
+
+    def __call__(
+        self,
+        event: EventName,
+        measurements: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        config: Any,
+        /,
+    ) -> object:
+        """Take one event."""
+
+    def deliver_many(self, batch: Sequence[TimedEvent], /) -> object:
+        """Take what came, the oldest first, with numbers where tensors were emitted."""
+
+
+@runtime_checkable
+class Idling(Protocol):
+    """A sink that has something to do on its worker when nothing comes for a while."""
+
+    idle_after: float
+    """Seconds without an event."""
+
+    def idle(self) -> object:
+        """Called once after each delivery, and again for as long as it returns True."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ Example:
     >>> telemetry.detach("printer")
 """
 
-from telemetry import events, extras, ranks, signals, testing, values
+from telemetry import events, extras, metrics, ranks, signals, testing, values
 from telemetry.ambient import context
 from telemetry.attachment import Attachment
 from telemetry.errors import (
@@ -52,6 +52,7 @@ __all__ = [
     "execute",
     "extras",
     "list_handlers",
+    "metrics",
     "ranks",
     "signals",
     "span",

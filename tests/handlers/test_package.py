@@ -19,15 +19,22 @@ print(sorted(foreign & set(sys.argv[1].split())))
 def test_the_public_names():
     assert handlers.__all__ == sorted(handlers.__all__, key=lambda name: (name.islower(), name))
     assert set(handlers.__all__) == {
+        "Batching",
         "Closeable",
+        "CredentialsError",
         "Delivery",
+        "DeliveryError",
         "Flushable",
+        "Idling",
         "Losses",
         "Overflow",
         "Ranks",
+        "Retrying",
+        "Secrets",
         "Sink",
         "SinkAttachment",
         "Site",
+        "TimedEvent",
         "attach",
         "event_time_ns",
     }

@@ -49,9 +49,13 @@ EXPORTS = {
         ALL Attachment Event EventName HandlerExistsError HandlerFunction HandlerInfo
         HandlerNotFoundError MissingExtraError Pattern Registry ShadowedPackageError Span
         SpanContext attach attach_many context default_registry detach enabled events execute extras
-        list_handlers ranks signals span start_span testing values
+        list_handlers metrics ranks signals span start_span testing values
     """,
     "telemetry.events": "CATALOGUE EventSpec Field find select",
+    "telemetry.metrics": """
+        Kind Metric Predicate Reduction Reporter Sample check_metrics counter distribution
+        last_value monitoring sum_ summary tracking
+    """,
     "telemetry.signals": "handler_attached handler_detached handler_failed",
     "telemetry.testing": "capture",
     "telemetry.values": "jsonable on_device to_python to_python_many",
@@ -66,8 +70,8 @@ EXPORTS = {
         RegularizerSpec attach_logger custom_loss emit penalties schedules
     """,
     "handlers": """
-        Closeable Delivery Flushable Losses Overflow Ranks Sink SinkAttachment Site attach
-        event_time_ns
+        Batching Closeable CredentialsError Delivery DeliveryError Flushable Idling Losses Overflow
+        Ranks Retrying Secrets Sink SinkAttachment Site TimedEvent attach event_time_ns
     """,
 }
 

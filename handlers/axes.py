@@ -1,0 +1,36 @@
+"""Where on its axis an event stands: for sinks that draw curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from telemetry.values import to_python
+
+KEYS: Final = ("step", "epoch", "batch_idx", "clipper_step")
+"""Keys of the metadata that count something, the first that an event has."""
+
+
+class Place(NamedTuple):
+    """What is counted, and how far it was."""
+
+    axis: str
+    number: int
+
+
+def place_of(metadata: Mapping[str, Any]) -> Place | None:
+    """Where an event stands; None if it does not say: a sink never makes a step up.
+
+    An event says its step by its metadata or by ``telemetry.context(step=...)`` around it.
+
+    Example:
+        >>> place_of({"step": 3, "epoch": 1}), place_of({"name": "x"})
+        (Place(axis='step', number=3), None)
+    """
+    for key in KEYS:
+        number = to_python(metadata.get(key))
+        if isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            return Place(key, number)
+    return None
