@@ -18,11 +18,6 @@ settings.register_profile(
 settings.load_profile("trainbus")
 
 
-def pytest_make_parametrize_id(val):
-    """No addresses: several workers must find the same tests."""
-    return getattr(val, "__name__", type(val).__name__) if " at 0x" in repr(val) else None
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left_attached():
     """Fail the test that leaves a handler on the default registry, and spare the next one."""

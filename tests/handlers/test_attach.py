@@ -35,7 +35,7 @@ def test_everything_is_heard_by_default_on_the_default_bus():
 @pytest.mark.parametrize(
     "events",
     [STEP, [STEP], (STEP,), iter([STEP]), ("training", "*"), [("training", "**"), STEP]],
-    ids=repr,
+    ids=["name", "list", "tuple", "iterator", "pattern", "patterns"],
 )
 def test_events_are_one_pattern_or_several(bus, events):
     memory = handlers.attach("memory", events=events, registry=bus)

@@ -338,7 +338,11 @@ class Record:
     tensor: object
 
 
-@pytest.mark.parametrize("hold", [Held, Record, lambda t: [t], lambda t: {"t": (t,)}], ids=repr)
+@pytest.mark.parametrize(
+    "hold",
+    [Held, Record, lambda t: [t], lambda t: {"t": (t,)}],
+    ids=["object", "record", "list", "mapping"],
+)
 def test_a_value_on_a_device_is_found_inside_of_others(hold):
     import torch
 

@@ -294,7 +294,7 @@ def test_specs_with_the_same_parts_are_equal():
     assert len({RegularizerSpec(two, weight, "a"), RegularizerSpec(two, weight, "a")}) == 1
 
 
-@pytest.mark.parametrize("fn", [two, later, penalties.l1], ids=str)
+@pytest.mark.parametrize("fn", [two, later, penalties.l1], ids=["two", "later", "l1"])
 def test_a_spec_can_be_pickled(fn):
     spec = RegularizerSpec(fn, schedules.cosine_warmup(0.1, 10), "a", grad_fn=two)
     assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301 -- our own bytes

@@ -102,7 +102,7 @@ def test_a_function_whose_body_would_not_run_is_refused(bus, function):
     )
 
 
-@pytest.mark.parametrize("function", [None, "print", 3, object()], ids=repr)
+@pytest.mark.parametrize("function", [None, "print", 3, object()], ids=type)
 def test_what_cannot_be_called_is_refused(bus, function):
     with pytest.raises(TypeError) as caught:
         bus.attach("h", ("a",), function)

@@ -137,7 +137,7 @@ def test_numbers_of_any_type_are_python_numbers(value, wanted):
 @pytest.mark.parametrize(
     "value",
     [None, "text", b"bytes", object(), [1, 2], {"a": 1}, {1}, decimal.Decimal("0.1"), print],
-    ids=repr,
+    ids=type,
 )
 def test_anything_else_is_returned_unchanged(value):
     assert to_python(value) is value
