@@ -8,7 +8,8 @@ from typing import Any, Final
 from telemetry.events import CATALOGUE, EventSpec
 from telemetry.metrics.define import check_metrics, counter, last_value, sum_, summary
 from telemetry.metrics.metric import Metric
-from telemetry.metrics.naming import CLOCKS, is_duration
+from telemetry.metrics.naming import CLOCKS, YOURS, is_duration
+from telemetry.records import Pattern
 
 TAGS: Final = ("run_id", "user_id")
 """By which everything is told apart: keys with few values, usual in `telemetry.context`."""
@@ -60,9 +61,12 @@ def monitoring(*changes: Metric) -> tuple[Metric, ...]:
 
 
 def _changed(metrics: tuple[Metric, ...], changes: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    taken = {(change.event, change.measurement) for change in check_metrics(changes)}
-    kept = (m for m in metrics if (m.event, m.measurement) not in taken)
-    return (*changes, *kept)
+    taken = {_subject(change) for change in check_metrics(changes)}
+    return (*changes, *(metric for metric in metrics if _subject(metric) not in taken))
+
+
+def _subject(metric: Metric) -> tuple[Pattern, str, bool]:
+    return metric.event, metric.measurement, metric.kind == "counter"
 
 
 def _metrics_of(spec: EventSpec) -> Iterator[Metric]:
@@ -79,7 +83,9 @@ def _metrics_of(spec: EventSpec) -> Iterator[Metric]:
         if (spec.name, field.name) == _NEVER_FINITE:
             yield last_value(f"{spec.dotted}.{field.name}", drop=_always)
         elif field.name not in CLOCKS:
-            yield _metric_of(spec, field.name, tuple(dict.fromkeys(tags)))
+            yield _metric_of(spec, field.name, tags)
+    if spec.emitter == YOURS and len(tags) > len(TAGS):
+        yield last_value(f"{spec.dotted}.*", tags=tags)
 
 
 def _metric_of(spec: EventSpec, measurement: str, tags: tuple[str, ...]) -> Metric:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from math import isfinite
+from numbers import Real
 from typing import Any, Final, TypedDict, Unpack, get_args
 
 from telemetry.metrics import naming
 from telemetry.metrics.metric import Kind, Metric, Predicate, Reduction
 from telemetry.metrics.naming import ANY
 from telemetry.metrics.units import factor
-from telemetry.names import ONE, REST, check_pattern
+from telemetry.names import ONE, check_pattern
 from telemetry.records import Pattern
 
 REDUCTIONS: Final = get_args(Reduction)
+BUS: Final = ("telemetry", "handler")
+"""What the names of the bus's own events begin with."""
 
 
 class Options(TypedDict, total=False):
@@ -54,18 +58,20 @@ def last_value(name: str, **options: Unpack[Options]) -> Metric:
     Args:
         name: The event and, last, the measurement: ``"training.step.loss"``. ``*`` as a segment of
             the event is any one, ``**`` any further ones; ``*`` as the measurement is all that no
-            definition names, but for readings of clocks and events that end in "exception".
+            definition names, durations as summaries, but for readings of clocks and events that
+            end in "start" or "exception".
         **options: ``report_as``: template of the reported name, with ``{event}``,
             ``{measurement}`` and keys of the metadata; by default as the catalogue says.
             ``tags``: keys of the metadata by which values are told apart; a key with many values
             (a step, a span id, a parameter's name) makes as many time series, for which vendors
             charge. ``unit``: of the reported value, or a pair ``(measured in, reported in)``; what
             the catalogue's measurements and the durations of spans are measured in is known, and
-            these durations are reported in milliseconds unless this says otherwise.
+            these durations are reported in milliseconds unless this says otherwise. So is what the
+            name of a duration says, as in ``wait_duration_ms``.
             ``description``: in words. ``keep`` or ``drop``: a function of the metadata that says
-            whether an event counts. ``sampling_rate``: the probability with which it is reported.
-            ``reduce``: ``"mean"``, ``"sum"``, ``"max"`` or ``"min"`` over the ranks of a
-            distributed run, all of which must emit the event.
+            whether an event counts; what it raises is the sink's failure. ``sampling_rate``: the
+            probability with which it is reported. ``reduce``: ``"mean"``, ``"sum"``, ``"max"``
+            or ``"min"`` over the ranks of a distributed run, all of which must emit the event.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -161,12 +167,13 @@ def _define(kind: Kind, name: str, options: Options) -> Metric:
         description=_text(name, "description", options.get("description", "")),
         keep=_keep(name, options),
         sampling_rate=_rate(name, options.get("sampling_rate", 1.0)),
-        reduce=_reduction(name, measurement, options.get("reduce")),
+        reduce=_reduction(name, event, measurement, options.get("reduce")),
     )
     if kind == "counter":
         return complete(metric, None)
+    unit = _unit(name, options.get("unit"))
     try:
-        return complete(metric, _unit(name, options.get("unit")))
+        return complete(metric, unit)
     except ValueError as error:
         raise ValueError(f"Metric {name!r}: {error}") from error
 
@@ -178,17 +185,22 @@ def complete(metric: Metric, unit: tuple[str, str] | None = None) -> Metric:
         ValueError: The unit cannot be converted.
     """
     known = naming.known(metric.event, metric.measurement)
-    measured, reported = _units(metric, known.unit, unit)
+    measured, reported = _units(metric, known.unit, unit or _given(metric))
     default = known.report_as
-    if metric.kind != "counter" and metric.measurement != ANY:
+    if metric.measurement != ANY:
         default = naming.with_unit(default, metric.measurement, reported)
     return replace(
         metric,
         report_as=metric.report_as or default,
+        measured_in=measured,
         unit=reported,
         factor=factor(measured, reported) if measured else 1.0,
         description=metric.description or known.about,
     )
+
+
+def _given(metric: Metric) -> tuple[str, str] | None:
+    return (metric.measured_in, metric.unit) if metric.unit else None
 
 
 def _units(metric: Metric, known: str, given: tuple[str, str] | None) -> tuple[str, str]:
@@ -196,7 +208,8 @@ def _units(metric: Metric, known: str, given: tuple[str, str] | None) -> tuple[s
         return "", ""
     if given is not None:
         return given[0] or known, given[1]
-    return known, "ms" if known == "ns" else known
+    is_named_ns = metric.measurement.endswith("_ns")
+    return known, "ms" if known == "ns" and not is_named_ns else known
 
 
 def _parse(kind: Kind, name: object) -> tuple[Pattern, str]:
@@ -205,8 +218,7 @@ def _parse(kind: Kind, name: object) -> tuple[Pattern, str]:
             f"Metric name must be a string, got {name!r} ({type(name).__name__}). "
             "Write 'training.step.loss': the event, then the measurement."
         )
-    *event, measurement = name.replace("/", ".").split(".")
-    whole = (*event, measurement)
+    *event, measurement = whole = tuple(name.split("."))
     if not event or not all(whole) or naming.is_event(whole):
         more = "count" if kind == "counter" else "loss"
         example = f"{name}.{more}" if all(whole) else "training.step.loss"
@@ -214,12 +226,15 @@ def _parse(kind: Kind, name: object) -> tuple[Pattern, str]:
             f"Metric {name!r} names no measurement. "
             f"Write the event, then the measurement: {example!r}."
         )
-    if measurement == REST or (measurement == ONE and kind == "counter"):
+    if "*" in measurement and (measurement != ONE or kind == "counter"):
         raise ValueError(
             f"Metric {name!r} ends in {measurement!r}. Allowed: a name"
             f"{'' if kind == 'counter' else ', or * for all that no definition names'}."
         )
-    return check_pattern(tuple(event)), measurement
+    try:
+        return check_pattern(tuple(event)), measurement
+    except ValueError as error:
+        raise ValueError(f"Metric {name!r}: {error}") from error
 
 
 def _report_as(name: str, template: object) -> str:
@@ -254,7 +269,9 @@ def _tags(name: str, tags: Any) -> tuple[str, ...]:
             f"Metric {name!r}: tags must be a list of keys of the metadata, got {tags!r}. "
             "Write tags=['run_id']."
         )
-    return keys
+    if "" in keys:
+        raise ValueError(f"Metric {name!r}: tags must not have an empty key, got {tags!r}.")
+    return tuple(dict.fromkeys(keys))
 
 
 def _keep(name: str, options: Options) -> Predicate | None:
@@ -262,12 +279,26 @@ def _keep(name: str, options: Options) -> Predicate | None:
     if keep is not None and drop is not None:
         raise ValueError(f"Metric {name!r} has both keep and drop. Give one of them.")
     for option, predicate in (("keep", keep), ("drop", drop)):
-        if predicate is not None and not callable(predicate):
+        if predicate is not None and not _takes_one(predicate):
             raise TypeError(
-                f"Metric {name!r}: {option} must be a function of the metadata, got "
+                f"Metric {name!r}: {option} must be a plain function of the metadata, got "
                 f"{predicate!r} ({type(predicate).__name__})."
             )
     return _negated(drop) if drop is not None else keep
+
+
+def _takes_one(predicate: object) -> bool:
+    if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+        return False
+    try:
+        signature = inspect.signature(predicate)
+    except (TypeError, ValueError):
+        return True  # some builtins do not tell their signature
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def _negated(drop: Predicate) -> Callable[[Any], bool]:
@@ -287,7 +318,7 @@ def _rate(name: str, rate: object) -> float:
     return float(rate)
 
 
-def _reduction(name: str, measurement: str, reduction: Any) -> Reduction | None:
+def _reduction(name: str, event: Pattern, measurement: str, reduction: Any) -> Reduction | None:
     if reduction is None:
         return None
     if reduction not in REDUCTIONS:
@@ -299,6 +330,11 @@ def _reduction(name: str, measurement: str, reduction: Any) -> Reduction | None:
             f"Metric {name!r} cannot be reduced over ranks: what '*' stands for can differ between "
             "them. Name the measurement."
         )
+    if event[: len(BUS)] == BUS:
+        raise ValueError(
+            f"Metric {name!r} cannot be reduced over ranks: the bus emits the event on the rank "
+            "that it is about, and on no other. Leave out reduce."
+        )
     checked: Reduction = reduction
     return checked
 
@@ -307,6 +343,11 @@ def _unit(name: str, unit: Any) -> tuple[str, str] | None:
     """The units measured in ("" where the catalogue knows) and reported in."""
     if unit is None:
         return None
+    if unit == "" or (isinstance(unit, tuple) and unit[-1:] == ("",)):
+        raise ValueError(
+            f"Metric {name!r}: the reported unit must not be empty, got unit={unit!r}. "
+            "Leave unit out instead."
+        )
     match unit:
         case str():
             return "", unit
@@ -318,12 +359,19 @@ def _unit(name: str, unit: Any) -> tuple[str, str] | None:
     )
 
 
-def _buckets(name: str, buckets: Iterable[Any]) -> tuple[float, ...]:
-    bounds = tuple(buckets)
-    numbers = all(isinstance(b, int | float) and isfinite(b) for b in bounds)
-    if not numbers or any(low >= high for low, high in pairwise(bounds)):
+def _buckets(name: str, buckets: Any) -> tuple[float, ...]:
+    try:
+        bounds = tuple(buckets)
+    except TypeError:
+        bounds = (None,)
+    if not all(map(_is_finite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(
-            f"Metric {name!r}: buckets must be finite numbers, each above the one before, got "
-            f"{list(bounds)!r}."
+            f"Metric {name!r}: buckets must be a list of finite numbers, each above the one "
+            f"before, got {buckets!r}."
         )
     return tuple(map(float, bounds))
+
+
+def _is_finite(bound: Any) -> bool:
+    # Real and not float: numpy's numbers too.
+    return not isinstance(bound, bool) and isinstance(bound, Real) and isfinite(bound)

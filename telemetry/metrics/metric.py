@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from telemetry.records import Pattern
+from telemetry.names import matches
+from telemetry.records import EventName, Pattern
 
 Kind: TypeAlias = Literal["counter", "last_value", "sum", "summary", "distribution"]
 """How a sink is to combine the values of a metric."""
@@ -29,6 +30,7 @@ class Metric:
         report_as: Template of the reported name: ``{event}``, ``{measurement}`` and keys of the
             metadata in braces.
         tags: Keys of the metadata by which the values are told apart.
+        measured_in: Unit of the measurement; "" where the catalogue says it, or nobody.
         unit: Of the reported value; "" where none is known.
         factor: What the measurement is multiplied by to be in that unit.
         description: In words.
@@ -43,6 +45,7 @@ class Metric:
     measurement: str
     report_as: str
     tags: tuple[str, ...] = ()
+    measured_in: str = ""
     unit: str = ""
     factor: float = 1.0
     description: str = ""
@@ -50,6 +53,16 @@ class Metric:
     sampling_rate: float = 1.0
     reduce: Reduction | None = None
     buckets: tuple[float, ...] = ()
+
+    def matches(self, event: EventName) -> bool:
+        """Whether it is about the events of a name.
+
+        Example:
+            >>> from telemetry.metrics import last_value
+            >>> last_value("training.*.loss").matches(("training", "step"))
+            True
+        """
+        return matches(self.event, event)
 
     @property
     def source(self) -> str:
@@ -61,6 +74,19 @@ class Metric:
             'loss@mean'
         """
         return f"{self.measurement}@{self.reduce}" if self.reduce else self.measurement
+
+    @property
+    def presence(self) -> str:
+        """Under which key a 0 says that no rank had a value, so that the one at `source` is none.
+
+        It is there only where nobody could wait to see whether any had.
+
+        Example:
+            >>> from telemetry.metrics import last_value
+            >>> last_value("training.step.loss", reduce="mean").presence
+            'loss@ranks'
+        """
+        return f"{self.measurement}@ranks"
 
 
 class Sample(NamedTuple):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import inf
+from random import Random
 from typing import Any, Final, NamedTuple
 
 from telemetry.metrics.define import check_metrics, complete
 from telemetry.metrics.metric import Metric, Sample
-from telemetry.metrics.naming import ANY, CLOCKS, dotted, fill, is_duration, text
-from telemetry.names import matches
+from telemetry.metrics.naming import ANY, CLOCKS, bind, fill, is_duration, known, text
+from telemetry.metrics.units import convert
+from telemetry.names import ONE, REST
 from telemetry.records import EventName
 from telemetry.values import to_python
 
 MAX_PLANS: Final = 4096
+_MARKS: Final = ("start", "exception")
+"""Events that say that something is so, and not how much."""
 
 
 class Plan(NamedTuple):
@@ -25,8 +29,12 @@ class Plan(NamedTuple):
     rest: Metric | None
     taken: frozenset[str]
     """The measurements that ``rest`` is not for."""
+    counts: frozenset[str]
+    """The names of counters, under which nothing else is reported."""
     expanded: dict[str, Metric]
     """What ``rest`` is for each measurement seen so far."""
+    thinned: bool
+    """Whether a definition has a sampling rate below 1."""
 
 
 class Reporter:
@@ -46,6 +54,9 @@ class Reporter:
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = check_metrics(metrics)
         self._plans: dict[EventName, Plan] = {}
+        # Dice of its own: a user's seeded generator gives the same numbers with and without it.
+        self._random = Random()
+        self._process = os.getpid()
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -62,18 +73,19 @@ class Reporter:
             measurements: Its measurements; one that is no single number is not reported.
             metadata: Its metadata.
         """
-        plan = self._plans.get(event) or self._plan(event)
-        found = []
-        for metric in plan.named:
-            value = 1.0 if metric.kind == "counter" else _number(measurements.get(metric.source))
-            if value is not None:
-                found.append((metric, value))
-        found.extend(_rest(event, plan, measurements))
-        return [
-            _sample(metric, value, metadata)
-            for metric, value in found
-            if metric.keep is None or metric.keep(metadata)
-        ]
+        return _samples(self._plan_of(event), event, measurements, metadata)
+
+    def reports(self, event: EventName) -> bool:
+        """Whether anything can be reported of events of a name; any thread may ask.
+
+        Example:
+            >>> from telemetry.metrics import tracking
+            >>> reporter = Reporter(tracking())
+            >>> reporter.reports(("my", "span", "start")), reporter.reports(("my", "span", "stop"))
+            (False, True)
+        """
+        plan = self._plan_of(event)
+        return bool(plan.named) or plan.rest is not None
 
     def sampled(
         self, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
@@ -82,74 +94,128 @@ class Reporter:
 
         What is counted or summed is multiplied, so that totals stay right on average.
         """
+        plan = self._plan_of(event)
+        samples = _samples(plan, event, measurements, metadata)
+        if not plan.thinned:
+            return samples
         return [
             _scaled(sample)
-            for sample in self.samples(event, measurements, metadata)
-            if sample.metric.sampling_rate >= 1 or random.random() < sample.metric.sampling_rate
+            for sample in samples
+            if sample.metric.sampling_rate >= 1 or self._falls_within(sample.metric.sampling_rate)
         ]
+
+    def _plan_of(self, event: EventName) -> Plan:
+        return self._plans.get(event) or self._plan(event)
+
+    def _falls_within(self, rate: float) -> bool:
+        if self._process != os.getpid():  # a forked child's dice fall differently
+            self._process = os.getpid()
+            self._random.seed()
+        return self._random.random() < rate
 
     def _plan(self, event: EventName) -> Plan:
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        mine = [metric for metric in self._metrics if matches(metric.event, event)]
-        named = tuple(_for_event(m, event) for m in mine if m.measurement != ANY)
+        mine = [metric for metric in self._metrics if metric.matches(event)]
+        named = tuple(_for_event(m, event, m.measurement) for m in mine if m.measurement != ANY)
         rest = next((m for m in mine if m.measurement == ANY), None)
-        taken = frozenset(m.measurement for m in named if m.kind != "counter") | CLOCKS
-        plan = Plan(named, None if event[-1] == "exception" else rest, taken, {})
+        values = [m for m in named if m.kind != "counter"]
+        taken = CLOCKS.union(*((m.measurement, m.source, m.presence) for m in values if m.reduce))
+        plan = Plan(
+            named,
+            None if event[-1] in _MARKS else rest,
+            taken.union(m.measurement for m in values),
+            frozenset(m.report_as for m in named if m.kind == "counter"),
+            {},
+            any(m.sampling_rate < 1 for m in mine),
+        )
         self._plans[event] = plan
         return plan
 
 
+def _samples(
+    plan: Plan, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> list[Sample]:
+    found = []
+    for metric in plan.named:
+        value = 1.0 if metric.kind == "counter" else _value(metric, measurements)
+        if value is not None:
+            found.append((metric, value))
+    if plan.rest is not None:
+        found.extend(_rest(event, plan.rest, plan, measurements))
+    return [
+        _sample(metric, value, metadata)
+        for metric, value in found
+        if metric.keep is None or metric.keep(metadata)
+    ]
+
+
+def _value(metric: Metric, measurements: Mapping[str, Any]) -> float | None:
+    """What a definition reads; the event's own value where nobody reduced it."""
+    if metric.reduce is None or metric.source not in measurements:
+        return _number(measurements.get(metric.measurement))
+    if _number(measurements.get(metric.presence, 1)) == 0:
+        return None
+    return _number(measurements[metric.source])
+
+
 def _rest(
-    event: EventName, plan: Plan, measurements: Mapping[str, Any]
+    event: EventName, rest: Metric, plan: Plan, measurements: Mapping[str, Any]
 ) -> Iterator[tuple[Metric, float]]:
     """What the definition of ``*`` gives for an event."""
-    if plan.rest is None:
-        return
     for measurement, given in measurements.items():
         if measurement in plan.taken or not isinstance(measurement, str):
             continue
-        value = _number(given)
-        if value is None or "@" in measurement:  # a value that was reduced for another definition
+        value = given if type(given) is float else _number(given)
+        if value is None:
             continue
         metric = plan.expanded.get(measurement)
         if metric is None:
-            metric = _expanded(plan.rest, event, measurement)
+            metric = _for_event(rest, event, measurement)
             if len(plan.expanded) < MAX_PLANS:
                 plan.expanded[measurement] = metric
-        yield metric, value
+        if metric.report_as not in plan.counts:
+            yield metric, value
 
 
-def _expanded(rest: Metric, event: EventName, measurement: str) -> Metric:
-    """The definition of one measurement that ``*`` stands for."""
-    is_default = rest.report_as == complete(replace(rest, report_as="")).report_as
-    summarised = rest.kind == "last_value" and is_duration(measurement)
-    metric = replace(
-        rest,
-        kind="summary" if summarised else rest.kind,
+def _for_event(metric: Metric, event: EventName, measurement: str) -> Metric:
+    """A definition as it is for one event and measurement, with what is known of these."""
+    if {ANY, ONE, REST} & {metric.measurement, *metric.event}:
+        metric = _expanded(metric, event, measurement)
+    return replace(metric, report_as=bind(metric.report_as, event, measurement))
+
+
+def _expanded(metric: Metric, event: EventName, measurement: str) -> Metric:
+    """A definition of many, completed with what the catalogue says of one of them."""
+    is_default = metric.report_as == complete(replace(metric, report_as="")).report_as
+    is_any = metric.measurement == ANY
+    summarised = is_any and metric.kind == "last_value"
+    special = replace(
+        metric,
+        kind="summary" if summarised and is_duration(measurement) else metric.kind,
         event=event,
         measurement=measurement,
-        report_as="" if is_default else rest.report_as,
+        report_as="" if is_default else metric.report_as,
     )
-    unit = (rest.unit, rest.unit) if rest.unit else None
-    metric = complete(metric, unit)
-    return _for_event(replace(metric, factor=rest.factor if unit else metric.factor), event)
-
-
-def _for_event(metric: Metric, event: EventName) -> Metric:
-    """With what is known of the name now filled in."""
-    name = metric.report_as.replace("{event}", dotted(event))
-    return replace(metric, report_as=name.replace("{measurement}", _literal(metric.measurement)))
-
-
-def _literal(name: str) -> str:
-    return name.replace("{", "{{").replace("}", "}}")
+    if is_any and not (metric.measured_in or known(event, measurement).unit):
+        special = replace(special, unit="")  # what it is converted to, where it can be
+    try:
+        return complete(special)
+    except ValueError:  # the unit that was asked for is none of this measurement's
+        return complete(replace(special, measured_in="", unit=""))
 
 
 def _sample(metric: Metric, value: float, metadata: Mapping[str, Any]) -> Sample:
-    name = fill(metric.report_as, metadata) if "{" in metric.report_as else metric.report_as
-    tags = {key: text(metadata[key]) for key in metric.tags if metadata.get(key) is not None}
-    return Sample(metric, name, value * metric.factor, tags)
+    # A worker makes some for every event, beside a training thread that wants the interpreter too.
+    name, factor = metric.report_as, metric.factor
+    if "{" in name or "}" in name:
+        name = fill(name, metadata)
+    tags = _tags(metric, metadata) if metric.tags else {}
+    return Sample(metric, name, value if factor == 1 else convert(value, factor), tags)
+
+
+def _tags(metric: Metric, metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {key: text(metadata[key]) for key in metric.tags if metadata.get(key) is not None}
 
 
 def _scaled(sample: Sample) -> Sample:

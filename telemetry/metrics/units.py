@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from typing import Final
 
-_SCALES: Final[dict[str, dict[str, float]]] = {
-    "time": {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
-    "size": {
-        "bytes": 1.0,
-        "kB": 1e3,
-        "MB": 1e6,
-        "GB": 1e9,
-        "KiB": 2.0**10,
-        "MiB": 2.0**20,
-        "GiB": 2.0**30,
+# In whole numbers of the smallest, so that a factor is the nearest float there is.
+_SCALES: Final[dict[str, dict[str, int]]] = {
+    "time": {
+        "ns": 1,
+        "us": 10**3,
+        "ms": 10**6,
+        "s": 10**9,
+        "min": 60 * 10**9,
+        "h": 3600 * 10**9,
     },
-    "share": {"ratio": 1.0, "percent": 1e-2},
+    "size": {
+        "bytes": 1,
+        "kB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+        "KiB": 2**10,
+        "MiB": 2**20,
+        "GiB": 2**30,
+    },
+    "share": {"percent": 1, "ratio": 100},
 }
+
+
+def convert(value: float, by: float) -> float:
+    """A number times a factor, as exact as can be: 5000 ns are 0.005 ms, and nothing beside it.
+
+    Example:
+        >>> convert(5000.0, factor("ns", "ms")), 5 * factor("us", "s")
+        (0.005, 4.9999999999999996e-06)
+    """
+    inverse = round(1 / by)
+    return value / inverse if inverse and 1 / inverse == by else value * by
 
 
 def factor(given: str, wanted: str) -> float:
