@@ -9,6 +9,8 @@ from telemetry.values import to_python
 
 KEYS: Final = ("step", "epoch", "batch_idx", "clipper_step")
 """Keys of the metadata that count something, the first that an event has."""
+LAST: Final = 2**63 - 1
+"""Trackers keep steps as integers of 64 bits."""
 
 
 class Place(NamedTuple):
@@ -21,7 +23,8 @@ class Place(NamedTuple):
 def place_of(metadata: Mapping[str, Any]) -> Place | None:
     """Where an event stands; None if it does not say: a sink never makes a step up.
 
-    An event says its step by its metadata or by ``telemetry.context(step=...)`` around it.
+    An event says its step by its metadata or by ``telemetry.context(step=...)`` around it. What is
+    beyond 64 bits is no step of any tracker.
 
     Example:
         >>> place_of({"step": 3, "epoch": 1}), place_of({"name": "x"})
@@ -31,6 +34,6 @@ def place_of(metadata: Mapping[str, Any]) -> Place | None:
         number = to_python(metadata.get(key))
         if isinstance(number, float) and number.is_integer():
             number = int(number)
-        if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= LAST:
             return Place(key, number)
     return None
