@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from telemetry.cli.check import check
 from telemetry.cli.completion import completion
 from telemetry.cli.demo import demo
 from telemetry.cli.events import events
+from telemetry.cli.relay import relay
 
 __all__ = ["main"]
 
@@ -17,9 +19,11 @@ def commands() -> None:
     """A telemetry event bus for machine-learning training."""
 
 
+commands.add_command(check)
 commands.add_command(completion)
 commands.add_command(demo)
 commands.add_command(events)
+commands.add_command(relay)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ HEAVY = [
     "apprise",
     "trackio",
     "redis",
+    "requests",
     "pandas",
     "matplotlib",
     "sklearn",
@@ -70,8 +71,9 @@ EXPORTS = {
         RegularizerSpec attach_logger custom_loss emit penalties schedules
     """,
     "handlers": """
-        Batching Closeable CredentialsError Delivery DeliveryError Flushable Idling Losses Overflow
-        Ranks Retrying Secrets Sink SinkAttachment Site TimedEvent attach event_time_ns
+        Batching Checkable Closeable CredentialsError Delivery DeliveryError Describing Flushable
+        Idling Keeping Losses Overflow Ranks Retrying Secrets Selective Silenceable Sink
+        SinkAttachment Site TimedEvent attach countable detach_all event_time_ns given_up
     """,
 }
 
