@@ -11,15 +11,22 @@ Example:
 from handlers.attach import attach
 from handlers.clock import event_time_ns
 from handlers.errors import CredentialsError, DeliveryError
-from handlers.losses import Losses
+from handlers.lifecycle import detach_all
+from handlers.losses import Losses, countable
+from handlers.patience import given_up
 from handlers.records import (
     Batching,
+    Checkable,
     Closeable,
     Delivery,
+    Describing,
     Flushable,
     Idling,
+    Keeping,
     Overflow,
     Ranks,
+    Selective,
+    Silenceable,
     Sink,
     Site,
     TimedEvent,
@@ -30,21 +37,29 @@ from handlers.sink_attachment import SinkAttachment
 
 __all__ = [
     "Batching",
+    "Checkable",
     "Closeable",
     "CredentialsError",
     "Delivery",
     "DeliveryError",
+    "Describing",
     "Flushable",
     "Idling",
+    "Keeping",
     "Losses",
     "Overflow",
     "Ranks",
     "Retrying",
     "Secrets",
+    "Selective",
+    "Silenceable",
     "Sink",
     "SinkAttachment",
     "Site",
     "TimedEvent",
     "attach",
+    "countable",
+    "detach_all",
     "event_time_ns",
+    "given_up",
 ]

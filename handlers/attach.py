@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any, Literal
 
 from handlers import options as check
+from handlers.across_ranks import AcrossRanks, elsewhere, reduced_metrics
 from handlers.background import Background
 from handlers.every import every as keep_every
 from handlers.lifecycle import close_sink
@@ -29,6 +30,7 @@ from telemetry.ranks import rank
 
 def attach(
     name: str,
+    /,  # a handler can have an option of that name, as "wandb" has
     *,
     id: Hashable = None,  # noqa: A002 -- the word of telemetry.attach and telemetry.detach
     events: Pattern | Iterable[Pattern] = ALL,
@@ -63,7 +65,8 @@ def attach(
         queue_size: How many events may wait for the worker.
         overflow: What becomes of an event when that many wait. What is dropped is announced by
             ``("telemetry", "handler", "overflow")``, at most once a second.
-        flush_timeout: Seconds for which detaching, and the end of the program, wait for the worker.
+        flush_timeout: Seconds for which detaching, the end of the program and ``SIGTERM`` wait for
+            the worker.
         on_failure: What happens when the handler raises; see ``telemetry.attach_many``.
         registry: The bus to hear, by default that of the functions of `telemetry`.
         **options: The handler's own.
@@ -100,6 +103,7 @@ def attach(
     site = Site(name if id is None else id, registry, check.events_of(events), ranks)
     _rehearse(site, on_failure)
 
+    reduced = reduced_metrics(options)
     process_rank = rank()
     sink = _build(name, factory, site, process_rank, options)
     head: HandlerFunction = sink
@@ -121,12 +125,19 @@ def attach(
         head = _filtered(_entrance(sink, worker, delivery), where, every, sample)
     if ranks == "zero" and process_rank is None:
         head = rank_zero(head)
+    across = AcrossRanks(site, reduced, head, asks=built) if reduced else None
+    heard = head if across is None else elsewhere
     try:
-        attachment = registry.attach_many(site.handler_id, site.events, head, on_failure=on_failure)
+        bare = registry.attach_many(site.handler_id, site.events, heard, on_failure=on_failure)
     except Exception:
         close_sink(site, sink)
         raise
-    return SinkAttachment(site, attachment, sink, worker)
+    if across is not None:
+        bare = across.watched(bare)
+    attachment = SinkAttachment(site, bare, sink, worker, flush_timeout=flush_timeout)
+    if across is not None:
+        across.start(attachment)
+    return attachment
 
 
 _COMMON = list(inspect.signature(attach).parameters)[1:-1]

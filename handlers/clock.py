@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
 EVENT_TIME: Final[ContextVar[int | None]] = ContextVar("trainbus_event_time", default=None)
-"""Set by a worker while it delivers an event that was emitted earlier."""
+"""Set while an event that was emitted earlier is delivered, or emitted again."""
 
 
 def event_time_ns() -> int:
@@ -23,3 +25,24 @@ def event_time_ns() -> int:
     """
     time_ns = EVENT_TIME.get()
     return time.time_ns() if time_ns is None else time_ns
+
+
+@contextmanager
+def at_time(time_ns: int) -> Iterator[None]:
+    """Emit again what was emitted before, with the time that it had.
+
+    Handlers with a worker see that time, so attach with ``background=True`` what is to be given it.
+
+    Args:
+        time_ns: Nanoseconds since 1970 (UTC).
+
+    Example:
+        >>> with at_time(1795257000123456789):
+        ...     event_time_ns()
+        1795257000123456789
+    """
+    token = EVENT_TIME.set(time_ns)
+    try:
+        yield
+    finally:
+        EVENT_TIME.reset(token)

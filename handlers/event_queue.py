@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import Final, Literal, TypeAlias
 
+from handlers.losses import countable, is_announcement
 from handlers.records import Overflow, TimedEvent
 
 LINGER: Final = 0.05
 """Seconds that a worker waits for company for an event: one wake-up and one device copy for all."""
+PACE: Final = 0.2
+"""Seconds from one batch to the next while events keep coming: a wake-up disturbs the emitters."""
 BATCH: Final = 256
 
 Outcome: TypeAlias = Literal["accepted", "dropped", "closed"]
+"""Of these, "dropped" is what counts as a loss: not an announcement of losses."""
 
 
 class EventQueue:
@@ -36,12 +41,15 @@ class EventQueue:
 
     def renew(self) -> None:
         """Start empty, with a new lock, in a forked child: what waits here is the parent's."""
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[tuple[int, TimedEvent]] = deque()
-        self._taken: deque[int] = deque()
-        self._flushes: deque[tuple[int, Future[None]]] = deque()
+        self._taken: deque[tuple[int, TimedEvent]] = deque()
+        self._flushes: deque[tuple[int, Future[bool]]] = deque()
         self._accepted = 0
         self._blocked = 0
+        self._next = 0.0  # when the worker takes what came meanwhile
+        self._asleep = False  # whether it has to be woken for an event
         self.closed = self.closing
 
     def __len__(self) -> int:
@@ -55,22 +63,23 @@ class EventQueue:
 
     def put(self, entry: TimedEvent, *, may_wait: bool) -> Outcome:
         """Add an entry; ``"dropped"`` says that this one or an older one was lost for it."""
-        with self._changed:
-            if len(self._waiting) >= self._size and self._overflow == "block" and may_wait:
+        with self._lock:  # that of the condition, which would take it in Python
+            waiting = self._waiting
+            if may_wait and len(waiting) >= self._size and self._overflow == "block":
                 self._wait_for_room()
             if self.closed:
                 return "closed"
-            full = len(self._waiting) >= self._size
-            if full and self._overflow != "drop_oldest":
-                return "dropped"
-            if full:
-                self._waiting.popleft()
+            lost = None
+            if len(waiting) >= self._size:
+                if self._overflow != "drop_oldest":
+                    return _outcome(entry)
+                _, lost = waiting.popleft()
             self._accepted += 1
-            self._waiting.append((self._accepted, entry))
+            waiting.append((self._accepted, entry))
             # Waking the worker for each event would cost the emitter a switch of threads.
-            if len(self._waiting) in (1, self._enough):
+            if self._asleep or len(waiting) == self._enough:
                 self._changed.notify_all()
-            return "dropped" if full else "accepted"
+            return "accepted" if lost is None else _outcome(lost)
 
     def take(self, timeout: float | None = None) -> list[TimedEvent] | None:
         """Wait for entries, or for a flush, and take a batch.
@@ -78,9 +87,17 @@ class EventQueue:
         An empty one says that neither came in time, None that there is no more.
         """
         with self._changed:
-            if not self._changed.wait_for(self._has_work, timeout):
-                return []
-            self._changed.wait_for(self._is_worth_it, LINGER)
+            pause = self._next - time.monotonic()
+            pause = pause if timeout is None else min(pause, timeout)
+            self._changed.wait_for(self._is_worth_it, pause)
+            if not self._has_work():
+                self._asleep = True
+                found = self._changed.wait_for(self._has_work, timeout)
+                self._asleep = False
+                if not found:
+                    return []
+                self._changed.wait_for(self._is_worth_it, LINGER)
+            self._next = time.monotonic() + PACE
             if self.closing and not self._waiting:
                 self._end()
                 return None
@@ -91,17 +108,17 @@ class EventQueue:
         with self._changed:
             count = min(BATCH, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
-            self._taken.extend(number for number, _ in batch)
+            self._taken.extend(batch)
             self._changed.notify_all()
             return [entry for _, entry in batch]
 
-    def done(self) -> bool:
-        """Tick off the oldest entry taken; False if they were all discarded meanwhile."""
+    def done(self, count: int = 1) -> int:
+        """Tick off the oldest entries taken; how many of these were not discarded meanwhile."""
         with self._changed:
-            if not self._taken:
-                return False
-            self._taken.popleft()
-            return True
+            count = min(count, len(self._taken))
+            for _ in range(count):
+                self._taken.popleft()
+            return count
 
     def close(self) -> None:
         """Let the worker take what waits, and end."""
@@ -110,9 +127,9 @@ class EventQueue:
             self._changed.notify_all()
 
     def discard(self) -> int:
-        """Forget everything, and say how much that was; while closing, accept no more."""
+        """Forget everything, and say how much of it counts; while closing, accept no more."""
         with self._changed:
-            count = len(self)
+            count = countable(entry for _, entry in (*self._taken, *self._waiting))
             self._waiting.clear()
             self._taken.clear()
             if self.closing:
@@ -120,23 +137,23 @@ class EventQueue:
             self._changed.notify_all()
             return count
 
-    def request_flush(self) -> Future[None]:
+    def request_flush(self) -> Future[bool]:
         """Ask the worker for a flush, as soon as all that was put so far is done."""
         with self._changed:
-            future: Future[None] = Future()
+            future: Future[bool] = Future()
             if self.closed:
-                future.set_result(None)
+                future.set_result(True)
                 return future
             self._flushes.append((self._accepted, future))
             self._changed.notify_all()
             return future
 
-    def due_flushes(self) -> list[Future[None]]:
+    def due_flushes(self) -> list[Future[bool]]:
         """The flushes that wait for nothing any more."""
         with self._changed:
             # Numbers and not counts: what is dropped meanwhile must not pass for delivered.
             waiting = self._waiting[0][0] if self._waiting else self._accepted + 1
-            oldest = self._taken[0] if self._taken else waiting
+            oldest = self._taken[0][0] if self._taken else waiting
             due = [future for number, future in self._flushes if number < oldest]
             for _ in due:
                 self._flushes.popleft()
@@ -160,3 +177,7 @@ class EventQueue:
     def _is_worth_it(self) -> bool:
         hurry = self.closing or self._flushes or self._blocked
         return bool(hurry) or len(self._waiting) >= self._enough
+
+
+def _outcome(lost: TimedEvent) -> Outcome:
+    return "accepted" if is_announcement(lost.event) else "dropped"

@@ -15,7 +15,7 @@ from handlers.device import needs_device
 from handlers.encoding import WouldWaitError, all_finite, encode, host_only
 from handlers.gzip_line_file import GzipLineFile
 from handlers.line_file import LineFile
-from handlers.losses import Losses
+from handlers.losses import Losses, is_announcement
 from handlers.records import Defer, Site
 from handlers.timestamps import timestamp
 from telemetry import EventName
@@ -87,7 +87,7 @@ class Jsonl:
                 file.append(line[written:])
         except OSError as error:
             self._file.suspect()
-            self._losses.add(1, error)
+            self._losses.add(0 if is_announcement(event) else 1, error)
 
     def deliver(
         self,
@@ -101,12 +101,16 @@ class Jsonl:
             self._file.write(encode(event_time_ns(), event, measurements, metadata))
         except OSError as error:
             self._file.suspect()
-            self._losses.add(1, error)
+            self._losses.add(0 if is_announcement(event) else 1, error)
 
     def close(self) -> None:
         """Close the file."""
         self._losses.announce_rest()
         self._file.close()
+
+    def where_to_look(self) -> str:
+        """The file."""
+        return str(self.path)
 
     def _write_here(
         self, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]

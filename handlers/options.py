@@ -66,7 +66,7 @@ def check_where(where: object) -> None:
             f"where must be a plain function where(event, measurements, metadata), got {where!r} "
             f"({type(where).__name__})."
         )
-    _check_takes_three(where)
+    check_takes_three("where", where)
 
 
 def check_count(what: str, count: object) -> None:
@@ -78,6 +78,16 @@ def check_count(what: str, count: object) -> None:
         )
     if count < 1:
         raise ValueError(f"{what} must be 1 or more, got {count!r}.")
+
+
+def check_seconds(what: str, seconds: object) -> None:
+    """Raise for what is no finite number of seconds above 0."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(
+            f"{what} must be a number of seconds, got {seconds!r} ({type(seconds).__name__})."
+        )
+    if not (seconds > 0 and isfinite(seconds)):
+        raise ValueError(f"{what} must be a finite number of seconds above 0, got {seconds!r}.")
 
 
 def check_sample(sample: object) -> None:
@@ -135,7 +145,8 @@ def check_sink(name: str, sink: object) -> None:
     _check_choice(f"delivery of handler {name!r}", delivery, get_args(Delivery))
 
 
-def _check_takes_three(function: Callable[..., object]) -> None:
+def check_takes_three(what: str, function: Callable[..., object]) -> None:
+    """Raise TypeError for what cannot be called as ``(event, measurements, metadata)``."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
@@ -144,7 +155,7 @@ def _check_takes_three(function: Callable[..., object]) -> None:
         signature.bind(None, None, None)
     except TypeError as mismatch:
         raise TypeError(
-            f"where is {function!r} with signature {signature}, which cannot take the three "
+            f"{what} is {function!r} with signature {signature}, which cannot take the three "
             f"arguments (event, measurements, metadata): {mismatch}."
         ) from mismatch
 

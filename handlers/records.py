@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from telemetry import EventName, Pattern, Registry
@@ -28,6 +28,13 @@ Delivery: TypeAlias = Literal["direct", "eager", "ordered", "background"]
 Defer: TypeAlias = Callable[[EventName, Mapping[str, Any], Mapping[str, Any]], None]
 
 
+class Count(Protocol):
+    """How many events a handler has lost, for one reason; see `handlers.Losses`."""
+
+    policy: str
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where a sink is being attached: the first argument of every factory.
@@ -37,12 +44,14 @@ class Site:
         registry: The bus that it hears, on which it announces what it lost.
         events: The patterns it hears.
         ranks: Whether it is built on rank 0 only or on all.
+        lost: What counts the handler's losses; `handlers.Losses` adds itself.
     """
 
     handler_id: Hashable
     registry: Registry
     events: tuple[Pattern, ...]
     ranks: Ranks
+    lost: list[Count] = field(default_factory=list, compare=False, repr=False)
 
 
 class TimedEvent(NamedTuple):
@@ -125,6 +134,14 @@ class Batching(Protocol):
 
 
 @runtime_checkable
+class Selective(Protocol):
+    """A sink to which events of some names mean nothing: they do not take room in its queue."""
+
+    def hears(self, event: EventName, /) -> bool:
+        """Whether an event of this name can matter; asked in any thread, once for each name."""
+
+
+@runtime_checkable
 class Idling(Protocol):
     """A sink that has something to do on its worker when nothing comes for a while."""
 
@@ -136,11 +153,26 @@ class Idling(Protocol):
 
 
 @runtime_checkable
+class Keeping(Protocol):
+    """A sink that keeps what it was given by earlier deliveries, to send it with what comes."""
+
+    def kept(self) -> int:
+        """How many events that is; asked in another thread, when these are given up.
+
+        The worker's owner counts them then, and the sink does not: see `handlers.given_up`.
+        """
+
+
+@runtime_checkable
 class Flushable(Protocol):
     """A sink that keeps events back."""
 
     def flush(self) -> object:
-        """Let go of what was kept back."""
+        """Let go of what was kept back.
+
+        False says that some of it cannot be delivered now. On a worker it is asked again then, for
+        as long as somebody waits for the answer; what is emitted meanwhile is delivered.
+        """
 
 
 @runtime_checkable
@@ -149,6 +181,30 @@ class Closeable(Protocol):
 
     def close(self) -> object:
         """Called once, after the last event of a handler that was detached."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A sink that can tell where to look for what it has delivered."""
+
+    def where_to_look(self) -> str:
+        """A file, an address, the name of a metric; on one line, and without secrets."""
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A sink that sends nothing for a training step, and tells for what it does."""
+
+    def check_event(self) -> tuple[EventName, Mapping[str, Any], Mapping[str, Any]]:
+        """Name, measurements and metadata of an event that it sends."""
+
+
+@runtime_checkable
+class Silenceable(Protocol):
+    """A sink that can be switched off."""
+
+    def why_silent(self) -> str:
+        """Why it sends nothing, empty if it does."""
 
 
 class Factory(Protocol):

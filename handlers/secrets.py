@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
 
 from handlers.errors import DeliveryError
 
 HIDDEN: Final = "***"
 SHORTEST: Final = 4
 """What is shorter is no secret, and would be found in every other word."""
+HTTP_LOGGERS: Final = (
+    "requests",
+    "urllib3",
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.retry",
+)
+"""Under which names requests logs, and what it stands on."""
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s@?#]*@")
+_AFTER_SCHEME: Final = re.compile(r"(?<=://)([^\s\"'<>/?#]*)([^\s\"'<>]*)")
+_PLACE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s\"'<>]+)")
 _QUERY: Final = re.compile(r"(?<=[?&])([^=&#\s]+)=[^&#\s]+")
 
 
@@ -32,8 +43,13 @@ class Secrets:
 
     def __init__(self, *values: str | None) -> None:
         forms = {form for value in values if value for form in _forms(value)}
-        # Longest first: one can be a part of another.
-        self._forms = sorted((f for f in forms if len(f) >= SHORTEST), key=len, reverse=True)
+        self._forms = _ordered(form for form in forms if len(form) >= SHORTEST)
+
+    def __or__(self, other: Secrets) -> Secrets:
+        """Both together."""
+        both = Secrets()
+        both._forms = _ordered({*self._forms, *other._forms})
+        return both
 
     def __repr__(self) -> str:
         return f"Secrets({HIDDEN})"
@@ -55,33 +71,51 @@ class Secrets:
         return DeliveryError(f"{about}: {said}" if about else said)
 
     def hide_in_logs(self, names: Iterable[str]) -> None:
-        """Redact what is logged under these names, which are a vendor's loggers."""
+        """Redact what is logged under these names, which are a vendor's loggers.
+
+        That stays so when the sink is closed: a vendor's thread may outlive it.
+
+        Args:
+            names: Each by itself. What is logged under ``"a.b"`` does not pass the filters of
+                the logger ``"a"``.
+        """
         for name in names:
             logger = logging.getLogger(name)
-            if not any(isinstance(known, _Redacting) for known in logger.filters):
-                logger.addFilter(_Redacting())
-            for known in logger.filters:
-                if isinstance(known, _Redacting):
-                    known.secrets.append(self)
+            filters = [known for known in logger.filters if isinstance(known, _Redacting)]
+            if not filters:
+                filters = [_Redacting()]
+                logger.addFilter(filters[0])
+            filters[0].add(self)
 
 
 class _Redacting(logging.Filter):
+    """Changes each record of a logger before any handler of the program sees it."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.secrets: list[Secrets] = []
+        self._secrets = Secrets()
+
+    def add(self, secrets: Secrets) -> None:
+        """Redact these as well."""
+        # In one: where one sink's secret is a part of another's, the longer one must go first.
+        self._secrets |= secrets
 
     def filter(self, record: logging.LogRecord) -> bool:
-        shown = self._redact(record.getMessage())
-        record.msg, record.args = shown, None
+        """Let every record through, without the secrets."""
+        try:
+            said = record.getMessage()
+        except Exception:
+            # Arguments that do not fit: logging itself would print them, unredacted.
+            said = str(record.msg)
+        record.msg, record.args = self._secrets.redact(said), None
         if record.exc_info:
-            record.exc_text = self._redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = self._secrets.redact(
+                logging.Formatter().formatException(record.exc_info)
+            )
             record.exc_info = None
+        if record.stack_info:
+            record.stack_info = self._secrets.redact(record.stack_info)
         return True
-
-    def _redact(self, text: str) -> str:
-        for secrets in self.secrets:
-            text = secrets.redact(text)
-        return text
 
 
 def redact_urls(text: str) -> str:
@@ -91,7 +125,16 @@ def redact_urls(text: str) -> str:
         >>> redact_urls("redis://user:password@host:6379/0 http://host/x?token=abc&y=1")
         'redis://***@host:6379/0 http://host/x?token=***&y=***'
     """
-    return _QUERY.sub(rf"\1={HIDDEN}", _CREDENTIALS.sub(f"{HIDDEN}@", text))
+    return _QUERY.sub(rf"\1={HIDDEN}", _AFTER_SCHEME.sub(_without_sender, text))
+
+
+def _without_sender(match: re.Match[str]) -> str:
+    host, rest = match.groups()
+    if "@" in rest:
+        # A password that nobody quoted, with a "/" in it? Or a path with an "@"? Who knows.
+        return HIDDEN
+    sender, _, host = host.rpartition("@")
+    return f"{HIDDEN}@{host}{rest}" if sender else host + rest
 
 
 def parts_of_url(url: str) -> list[str]:
@@ -106,14 +149,53 @@ def parts_of_url(url: str) -> list[str]:
     return [part for part in (split.username, split.password, *values) if part]
 
 
-def _forms(value: str) -> set[str]:
-    """A secret as it is, and as it is written in a URL."""
+def parts_of_header(value: str) -> list[str]:
+    """What is secret in a header's value by itself: of ``Bearer token``, the token too.
+
+    Example:
+        >>> parts_of_header("Bearer%20token")
+        ['Bearer%20token', 'Bearer token', 'token']
+    """
     plain = unquote(value)
-    return {value, plain, quote(plain), quote(plain, safe=""), quote_plus(plain)}
+    return [value, plain, *plain.split()[1:]]
 
 
-def check_url(site_id: object, url: object, *, schemes: Iterable[str], example: str) -> Any:
+def place_of_url(url: str) -> str:
+    """A URL whose path is a secret, as it may be shown: where it leads, and no more.
+
+    Never raises, whatever the text is.
+
+    Example:
+        >>> place_of_url("https://hooks.slack.com/services/T0/B0/token")
+        'https://hooks.slack.com/***'
+        >>> place_of_url("hooks.slack.com/services/T0/B0/token")
+        '***'
+    """
+    match = _PLACE.match(redact_urls(url))
+    if match is None:
+        return HIDDEN
+    scheme, host = match.groups()
+    return f"{scheme}://{host.rpartition('@')[2]}/{HIDDEN}".replace(f"{HIDDEN}/{HIDDEN}", HIDDEN)
+
+
+def check_url(
+    site_id: object,
+    url: object,
+    *,
+    schemes: Sequence[str],
+    example: str,
+    option: str = "url",
+    path_is_secret: bool = False,
+) -> Any:
     """The parts of a URL.
+
+    Args:
+        site_id: The handler's id.
+        url: What was given.
+        schemes: What it may begin with.
+        example: One that is right.
+        option: What the handler calls it.
+        path_is_secret: Whether an error may show no more of it than the host.
 
     Raises:
         TypeError: It is no string.
@@ -122,20 +204,41 @@ def check_url(site_id: object, url: object, *, schemes: Iterable[str], example: 
     """
     if not isinstance(url, str):
         raise TypeError(
-            f"Handler {site_id!r}: url must be a string, got {type(url).__name__}. "
-            f"Write url={example!r}."
+            f"Handler {site_id!r}: {option} must be a string, got {type(url).__name__}. "
+            f"Write {option}={example!r}."
         )
-    shown = redact_urls(url)
-    allowed = tuple(schemes)
+    split = _split(url)
+    if split is not None and split.scheme in schemes and _leads_somewhere(split):
+        return split
+    shown = place_of_url(url) if path_is_secret else redact_urls(url)
+    raise ValueError(
+        f"Handler {site_id!r}: {option} {shown!r} is malformed. It must begin with "
+        f"{' or '.join(f'{scheme}://' for scheme in schemes)} and name a host, with a port from "
+        f"1 to 65535 if any, such as {example!r}."
+    )
+
+
+def _leads_somewhere(split: SplitResult) -> bool:
+    # A path alone is a socket's, or a server's on its default host; HTTP has none.
+    return bool(split.hostname or (split.path and not split.scheme.startswith("http")))
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL; None if there is something wrong with its host or port."""
     try:
         split = urlsplit(url)
-        port_is_fine = split.port is None or split.port > 0
-    except ValueError as error:
-        raise ValueError(f"Handler {site_id!r}: url {shown!r} is malformed: {error}.") from None
-    if split.scheme not in allowed or not (split.hostname or split.path) or not port_is_fine:
-        raise ValueError(
-            f"Handler {site_id!r}: url {shown!r} is malformed. It must begin with "
-            f"{' or '.join(f'{scheme}://' for scheme in allowed)} and name a host, such as "
-            f"{example!r}."
-        )
-    return split
+        port = split.port
+    except ValueError:
+        return None  # what it says would quote a password with a "/" in it, taken for a port
+    return None if port == 0 else split
+
+
+def _ordered(forms: Iterable[str]) -> list[str]:
+    """Longest first: one can be a part of another."""
+    return sorted(forms, key=len, reverse=True)
+
+
+def _forms(value: str) -> set[str]:
+    """A secret as it is, as it is written in a URL, and as a ``repr`` has it."""
+    plain = unquote(value)
+    return {value, plain, quote(plain), quote(plain, safe=""), quote_plus(plain), repr(plain)[1:-1]}

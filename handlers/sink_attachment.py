@@ -6,8 +6,9 @@ from collections.abc import Hashable
 from typing import Any
 
 from handlers.background import Background
-from handlers.lifecycle import Lifecycle, close_sink
-from handlers.records import Flushable, Sink, Site
+from handlers.lifecycle import Closing, Ending, Lifecycle, close_sink
+from handlers.records import Closeable, Flushable, Sink, Site
+from handlers.termination import install as flush_on_termination
 from telemetry import Attachment, EventName
 
 
@@ -22,16 +23,29 @@ class SinkAttachment(Attachment):
     """
 
     def __init__(
-        self, site: Site, attachment: Attachment, sink: Sink, worker: Background | None
+        self,
+        site: Site,
+        attachment: Attachment,
+        sink: Sink,
+        worker: Background | None,
+        *,
+        flush_timeout: float,
     ) -> None:
+        self._site = site
         self._attachment = attachment
         self._sink = sink
         self._worker = worker
-        if worker is None:
-            self._lifecycle = Lifecycle(site, attachment, lambda: close_sink(site, sink))
-        else:
+        ending: Ending = worker or Closing(lambda: close_sink(site, sink))
+        if worker is not None:
             worker.start(attachment)
-            self._lifecycle = Lifecycle(site, attachment, worker.close)
+        if worker is not None or isinstance(sink, Closeable):
+            flush_on_termination()
+        # By its own choice, whatever `attach` was told: a file with a worker announces nothing that
+        # the others would have to hear.
+        announces = getattr(sink, "delivery", "ordered") == "background"
+        self._lifecycle = Lifecycle(
+            site, attachment, ending, timeout=flush_timeout, announces=announces
+        )
 
     @property
     def id(self) -> Hashable:
@@ -56,6 +70,14 @@ class SinkAttachment(Attachment):
         """What takes the events: for "memory", the object that has ``.events``."""
         return self._sink
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many events it has lost so far, by the reason (``policy``)."""
+        totals: dict[str, int] = {}
+        for one in tuple(self._site.lost):
+            totals[one.policy] = totals.get(one.policy, 0) + one.total
+        return {policy: total for policy, total in totals.items() if total}
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was emitted before this call is where it belongs.
 
@@ -69,6 +91,4 @@ class SinkAttachment(Attachment):
         """
         if self._worker is not None:
             return self._worker.flush(timeout)
-        if isinstance(self._sink, Flushable):
-            self._sink.flush()
-        return True
+        return not (isinstance(self._sink, Flushable) and self._sink.flush() is False)

@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 
 import handlers
 
@@ -75,6 +76,27 @@ def test_drop_oldest_keeps_the_newest_and_announces_the_rest(attach, step, drops
         "Handler 'gated', events lost so far: 1 (drop_oldest): the queue is full",
         "Handler 'gated', events lost so far: 7 (drop_oldest)",
     ]
+
+
+class Value(float):
+    """A number of which one can see whether it is still there."""
+
+
+def test_a_sink_that_hangs_for_ever_costs_no_more_memory_than_its_queue(attach, step, drops):
+    attachment = attach(queue_size=1000, flush_timeout=0.0)
+    block(attachment, step)
+    alive = weakref.WeakSet()
+    for number in range(20_000):
+        value = Value(number)
+        alive.add(value)
+        step(number, loss=value)
+    del value
+    assert len(alive) == 1000
+    attachment.detach()
+    assert len(alive) == 0
+    assert sum(count for count, _ in drops) == 1 + 20_000  # the one that hangs with them
+    attachment.handler.gate.set()
+    assert attachment.handler.closed.wait(10)
 
 
 def test_drop_newest_keeps_the_oldest(attach, step, drops):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+import handlers
 from handlers.event_queue import BATCH
 
 STEP = ("training", "step")
@@ -116,6 +117,41 @@ def test_an_event_after_a_close_that_hung_in_a_flush_says_so(attach, step, caplo
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
         "Handler 'gated', events lost so far: 1 (drop_oldest): no end within 0.0 s"
     ]
+
+
+def test_what_the_sink_has_kept_is_counted_with_what_waits(attach, step, drops):
+    attachment = attach(flush_timeout=0.0)
+    attachment.handler.kept = lambda: 10
+    block(attachment, step)
+    step(1)
+    attachment.detach()
+    attachment.handler.gate.set()
+    assert attachment.handler.closed.wait(10)
+    assert sum(count for count, _ in drops) == 10 + 2
+
+
+def test_a_sink_knows_that_what_it_has_was_counted(attach, step):
+    attachment = attach(flush_timeout=0.0)
+    answers = [handlers.given_up()]
+    attachment.handler.then = lambda event: answers.append(handlers.given_up())
+    step(0)
+    assert attachment.flush(10)
+    attachment.handler.entered.clear()
+    block(attachment, step)
+    attachment.detach()
+    attachment.handler.gate.set()
+    assert attachment.handler.closed.wait(10)
+    assert answers == [False, False, True]
+
+
+def test_an_announcement_that_comes_after_the_close_is_no_loss(bus, attach, drops):
+    attachment = attach()
+    worker = attachment._worker
+    attachment.detach()
+    for event in ("overflow", "failure"):
+        worker(("telemetry", "handler", event), {"dropped": 1}, {"handler_id": "other"}, None)
+    assert attachment.handler.events == []
+    assert drops == []
 
 
 def test_detaching_from_the_worker_does_not_wait_for_itself(attach, step):

@@ -32,7 +32,7 @@ def test_a_sink_that_fails_in_the_worker_is_detached_first(bus, attach, step, dr
     assert attachment.handler.closed.wait(10)
     attachment._worker._thread.join(10)
     assert failures == [("gated", STEP, False)]
-    assert drops == [(2, {"handler_id": "gated", "policy": "drop_oldest"})]
+    assert drops == [(2, {"handler_id": "gated", "policy": "failed"})]
     assert attachment.handler.steps == []
     assert "Handler 'gated' failed on event training.step and was detached" in caplog.text
 
@@ -174,7 +174,7 @@ def test_an_error_of_the_worker_itself_frees_who_waits(attach, step, monkeypatch
         assert attachment.handler.gate.wait(30)
         raise MemoryError
 
-    monkeypatch.setattr("handlers.background.to_python_many", broken)
+    monkeypatch.setattr("handlers.background.read_many", broken)
     block(attachment, step)
     step(1)
     emitter = threading.Thread(target=step, args=(2,), daemon=True)

@@ -2,6 +2,7 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 
@@ -12,8 +13,8 @@ from telemetry import Registry, signals
 
 STEP = ("training", "step")
 
-SLOW_SINK = """
-import sys, types
+SLOW_SINK = r"""
+import os, sys, types
 import handlers, telemetry
 from importlib import metadata
 
@@ -22,9 +23,9 @@ class Sink:
     def __init__(self, site):
         self.site = site
     def __call__(self, event, measurements, metadata, config):
-        print(self.site.handler_id, metadata["step"], flush=True)
+        os.write(1, f"{self.site.handler_id} {metadata['step']}\n".encode())  # whole lines
     def close(self):
-        print(self.site.handler_id, "closed", flush=True)
+        os.write(1, f"{self.site.handler_id} closed\n".encode())
 
 module = types.ModuleType("told")
 module.create = lambda site: Sink(site)
@@ -37,22 +38,127 @@ def told(install, tmp_path, run_script):
     """Run a program in which the handler "told" prints what it gets."""
     site = install("told-sinks", told="told:create")
 
-    def told(source, **options):
+    def told(source, *arguments, **options):
         env = {**os.environ, "PYTHONPATH": str(site)}
-        return run_script(SLOW_SINK + source, env=env, **options).stdout.split("\n")[:-1]
+        done = run_script(SLOW_SINK + source, *arguments, env=env, **options)
+        return done.stdout.split("\n")[:-1]
 
     return told
 
 
-def test_what_waits_at_exit_is_delivered_and_the_newest_is_closed_first(told):
+def test_what_waits_at_exit_is_delivered(told):
     lines = told("""
 for name in ("a", "b"):
     handlers.attach("told", id=name)
 for step in range(3):
     telemetry.execute(("training", "step"), {}, {"step": step})
 """)
-    assert [line for line in lines if line.startswith("a")] == ["a 0", "a 1", "a 2", "a closed"]
-    assert lines.index("b closed") < lines.index("a closed")
+    for name in ("a", "b"):
+        assert [line for line in lines if line.startswith(name)] == [
+            f"{name} 0",
+            f"{name} 1",
+            f"{name} 2",
+            f"{name} closed",
+        ]
+
+
+def test_of_sinks_without_a_worker_the_newest_is_closed_first(told):
+    lines = told("""
+for name in ("a", "b", "c"):
+    handlers.attach("told", id=name, background=False)
+""")
+    assert lines == ["c closed", "b closed", "a closed"]
+
+
+TOGETHER = """
+import threading
+everybody = threading.Barrier(10)
+
+class Together(Sink):
+    def close(self):
+        everybody.wait(20)  # one after the other, they would not get past it
+        super().close()
+
+module.create = Together
+for number in range(10):
+    handlers.attach("told", id=number, flush_timeout=20)
+telemetry.execute(("training", "step"), {}, {"step": "step"})
+"""
+
+
+@pytest.mark.parametrize("end", ["", "handlers.detach_all()"], ids=["at exit", "detached"])
+def test_sinks_are_closed_at_the_same_time(told, end):
+    lines = told(f"{TOGETHER}\n{end}")
+    assert sorted(lines) == sorted(
+        f"{number} {what}" for number in range(10) for what in ("step", "closed")
+    )
+
+
+def test_sinks_of_a_child_are_closed_at_the_same_time(told):
+    child = "def child():\n    " + TOGETHER.replace("\n", "\n    ")
+    lines = told(f"""
+import multiprocessing
+{child}
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+assert process.exitcode == 0
+""")
+    assert sorted(lines) == sorted(
+        f"{number} {what}" for number in range(10) for what in ("step", "closed")
+    )
+
+
+LOSING = """
+import signal, time
+
+class Losing(Sink):
+    delivery = "background"
+    def close(self):
+        time.sleep(0.3)  # the file would be closed by now, if it were not waited with
+        handlers.Losses(self.site, "gone").add(3)
+
+module.create = Losing
+STEP = ("training", "step")
+path = sys.argv[1]
+"""
+ENDS = {
+    "exit": "",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)",
+    "detach_all": "handlers.detach_all()",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("file_is", ["first", "last"])
+@pytest.mark.parametrize("background", [None, True])
+def test_what_a_sink_loses_at_its_end_is_in_the_file(
+    told, tmp_path, read, background, file_is, end
+):
+    lines = [
+        f"handlers.attach('jsonl', path=path, background={background})",
+        "handlers.attach('told', id='a', events=STEP)",
+        "handlers.attach('told', id='b', events=STEP, background=False)",
+    ]
+    program = "\n".join([LOSING, *(lines if file_is == "first" else lines[::-1]), ENDS[end]])
+    path = tmp_path / "m.jsonl"
+    told(program, path, expect=-signal.SIGTERM if end == "SIGTERM" else 0)
+    assert sorted(
+        (one["metadata"]["handler_id"], one["measurements"]["dropped"])
+        for one in read(path)
+        if one["event"] == "telemetry.handler.overflow"
+    ) == [("a", 3), ("b", 3)]
+
+
+def test_all_are_detached_from_whatever_bus(bus, gated):
+    other = Registry()
+    first = handlers.attach("gated", registry=bus)
+    second = handlers.attach("gated", registry=other)
+    handlers.detach_all()
+    assert (first.active, second.active) == (False, False)
+    assert (bus.list_handlers(), other.list_handlers()) == ([], [])
+    assert first.handler.closed.is_set()
+    assert second.handler.closed.is_set()
 
 
 def test_what_other_exit_hooks_emit_is_delivered_too(told):
@@ -69,7 +175,7 @@ def test_a_sink_is_closed_before_its_vendor_cleans_up(told):
 import atexit
 
 def create(site):
-    atexit.register(print, "vendor ends")  # as a client does when it is imported or made
+    atexit.register(print, "vendor ends", flush=True)  # as clients do when imported
     return Sink(site)
 
 module.create = create

@@ -84,6 +84,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer's body waits 40 ms for the client's delayed ACK
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
