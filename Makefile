@@ -13,7 +13,7 @@ demo: $(VENV)/.demo$(if $(findstring torch,$(ARGS)),-torch) ## train a small net
 	$(BIN)/telemetry demo $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite, all frameworks included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -28,8 +28,9 @@ format: $(VENV)/.dev ## format the code
 bench: $(VENV)/.dev ## print what things cost, as ratios
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(VENV)/.demo ## render the event catalogue into docs/events.md
+docs: $(VENV)/.demo ## render the event catalogue and the reported names into docs/
 	$(BIN)/python docs/render_events.py
+	$(BIN)/python docs/render_metrics.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

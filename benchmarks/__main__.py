@@ -12,11 +12,13 @@ NAMES = (
     "dispatch",
     "spans",
     "jsonl",
+    "background",
     "imports",
     "clipping_torch",
     "clipping_tensorflow",
     "clipping_jax",
     "custom_loss",
+    "sinks",
 )
 PACKAGES = (
     "trainbus",

@@ -1,11 +1,17 @@
 """What every test of the project relies on."""
 
 import logging
+import os
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import telemetry
+
+# trackio looks at it once, when it is imported: what tests write there is not the user's.
+_TRACKIO = tempfile.TemporaryDirectory(prefix="trainbus-trackio-")
+os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
 # A busy machine must not fail a property, and a failure must come back when it is looked at.
 settings.register_profile(

@@ -51,6 +51,15 @@ def test_the_event_page_is_rendered_from_the_catalogue():
     assert (ROOT / "docs" / "events.md").read_text() == namespace["render"](), "run `make docs`"
 
 
+def test_the_names_of_the_metrics_page_are_rendered_from_the_defaults():
+    page = ROOT / "docs" / "render_metrics.py"
+    namespace = {"__file__": str(page), "__name__": "render_metrics"}
+    exec(page.read_text(), namespace)  # noqa: S102 -- the documentation's own code
+    assert (ROOT / "docs" / "handlers" / "metrics.md").read_text() == namespace["render"](), (
+        "run `make docs`"
+    )
+
+
 def test_links_between_pages_lead_somewhere():
     import re
 

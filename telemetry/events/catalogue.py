@@ -342,7 +342,7 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         (Field("dropped", "events lost since it was said last"),),
         (
             Field("handler_id", "which handler"),
-            Field("policy", "'drop_oldest', 'drop_newest', 'block' or 'disk_full'"),
+            Field("policy", "why: 'drop_oldest', 'disk_full', 'not_finite', ... (docs/handlers)"),
         ),
     ),
 )
