@@ -79,12 +79,13 @@ class Lifecycle:
             return
         # With the sender, blinker would go on holding the receiver.
         signals.handler_detached.disconnect(self._on_detached)
-        atexit.unregister(self._end_at_exit)
         self._finalizer.cancel()
         try:
             ending.close()
         finally:
             _living.pop(self, None)
+            # Not before: a program that is ending has to wait for the thread that is closing.
+            atexit.unregister(self._end_at_exit)
 
     def detach(self) -> None:
         """Detach the handler, which closes its sink."""
@@ -95,7 +96,10 @@ class Lifecycle:
             for lifecycle in _begun(announcing=True):
                 lifecycle.end()
         _begun(announcing=self.announces)
+        limit = time.monotonic() + self.timeout
         self.end()
+        while self in _living and time.monotonic() < limit:  # closed by a thread, upon a signal
+            time.sleep(POLL)
 
     def _on_detached(self, _sender: object, handler_id: Hashable) -> None:
         # The id alone does not tell: it may belong to a newcomer by now.

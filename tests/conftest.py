@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import tempfile
 
 import pytest
@@ -28,6 +29,9 @@ settings.load_profile("trainbus")
 def _nothing_left_attached():
     """Fail the test that leaves a handler on the default registry, and spare the next one."""
     yield
+    if "WANDB_SERVICE" in os.environ and "wandb" in sys.modules:
+        # A later test, and the programs that it starts, would look for a process that may be dead.
+        sys.modules["wandb"].teardown()
     left = list(dict.fromkeys(info.id for info in telemetry.list_handlers()))
     for handler_id in left:
         telemetry.detach(handler_id, missing_ok=True)

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import handlers
-from telemetry.metrics import counter, distribution, last_value
+from telemetry.metrics import counter, distribution, last_value, sum_
 
 STEP = ("training", "step")
 DEFINED = (
@@ -342,3 +342,18 @@ def test_a_gateway_is_not_shown_to_repeat_a_secret(bus, push, monkeypatch):
     (said,) = failures
     assert "answered 400 Bad Request: xxx" in said
     assert "hunt" not in said
+
+
+def test_an_announcement_that_the_gateway_never_heard_of_does_not_count(
+    bus, push, receiver, wait_until, drops
+):
+    receiver.always = (503, {})
+    losses = sum_("telemetry.handler.overflow.dropped")
+    attachment = push(receiver.url, flush_timeout=0.5, metrics=[*DEFINED, losses])
+    bus.execute(STEP, {"loss": 2.5})
+    wait_until(lambda: receiver.requests)
+    overflow = ("telemetry", "handler", "overflow")
+    bus.execute(overflow, {"dropped": 5}, {"handler_id": "other", "policy": "full"})
+    attachment.detach()
+    attachment._worker._thread.join(10)
+    assert sum(count for count, said in drops if said["handler_id"] == "prometheus") == 1
