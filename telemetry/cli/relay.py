@@ -97,7 +97,7 @@ def relay(
     until_idle: float | None,
     **place: Any,
 ) -> None:
-    r"""Run handlers on the events that the handler redis has put on a stream.
+    """Run handlers on the events that the handler redis has put on a stream.
 
     What any number of processes and hosts has sent reaches the handlers given with --to, with the
     time that it had. An event is acknowledged when all of them have delivered it: what they had
@@ -107,10 +107,10 @@ def relay(
     keeps a password out of the list of processes, or redis://127.0.0.1:6379/0.
 
     \b
-    telemetry relay redis://127.0.0.1:6379/0 \
-        --to jsonl --option path=runs/all.jsonl \
+    telemetry relay redis://127.0.0.1:6379/0 \\
+        --to jsonl --option path=runs/all.jsonl \\
         --to wandb --option project=demo --option api_key=env:WANDB_API_KEY
-    """
+    """  # noqa: D301 -- click looks for the character itself
     check_process()
     targets = targets_of(names, options, config)
     from handlers.relay import Relay  # noqa: PLC0415 -- after the check

@@ -186,3 +186,11 @@ def test_output_that_is_no_terminal_has_no_colours():
     )
     assert "\x1b" not in done.stdout
     assert done.stdout.startswith("training.step\n")
+
+
+@pytest.mark.parametrize("command", ["check", "completion", "demo", "events", "relay"])
+def test_a_help_text_shows_no_markup(command):
+    shown = CliRunner().invoke(commands, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "\\b" not in shown.output
+    assert "\b" not in shown.output
