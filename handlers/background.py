@@ -106,7 +106,7 @@ class Background:
         config: Any,
     ) -> None:
         """Deliver the event, now or on the worker."""
-        if self._selective is not None and not self._is_heard(event):
+        if self._selective is not None and not self._is_heard(self._selective, event):
             return
         if self._always or self._queue or needs_device(measurements, metadata):
             self.defer(event, measurements, metadata)
@@ -205,11 +205,10 @@ class Background:
         self._patience.closing.set()
         return self._deadline
 
-    def _is_heard(self, event: EventName) -> bool:
+    def _is_heard(self, sink: Selective, event: EventName) -> bool:
         heard = self._heard.get(event)
         if heard is None:
-            assert self._selective is not None  # noqa: S101 -- asked by who has just looked
-            heard = self._selective.hears(event)
+            heard = sink.hears(event)
             if len(self._heard) < MAX_NAMES:
                 self._heard[event] = heard
         return heard

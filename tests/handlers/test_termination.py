@@ -340,3 +340,18 @@ print(process.exitcode, flush=True)
     output, _ = process.communicate("go\n", timeout=60)
     assert output == f"{-signal.SIGTERM}\n"
     assert lines() == [*map(str, range(100)), "closed"]
+
+
+def test_a_program_that_ends_waits_for_a_thread_that_is_closing_a_handler(start, lines):
+    process = start("""
+import threading
+handlers.attach("slow", seconds=0.02, flush_timeout=30)
+for number in range(50):
+    step(number)
+threading.Thread(target=telemetry.detach, args=("slow",), daemon=True).start()
+time.sleep(0.2)
+ready()
+""")
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert lines() == [*map(str, range(50)), "closed"]
