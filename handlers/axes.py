@@ -31,7 +31,10 @@ def place_of(metadata: Mapping[str, Any]) -> Place | None:
         (Place(axis='step', number=3), None)
     """
     for key in KEYS:
-        number = to_python(metadata.get(key))
+        number = metadata.get(key)
+        if number is None:
+            continue
+        number = to_python(number)
         if isinstance(number, float) and number.is_integer():
             number = int(number)
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= LAST:

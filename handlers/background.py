@@ -11,11 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
-from handlers.clock import EVENT_TIME, event_time_ns
+from handlers.clock import EVENT_TIME
+from handlers.copies import copy_of
 from handlers.device import needs_device, read_many
 from handlers.each import BatchError
 from handlers.errors import DeliveryError
-from handlers.event_queue import EventQueue
+from handlers.event_queue import EventQueue, Outcome
 from handlers.forks import renew_in_children
 from handlers.lifecycle import close_sink
 from handlers.losses import Losses, countable
@@ -34,7 +35,6 @@ from handlers.records import (
 )
 from handlers.worker import Worker, failure_of, on_worker
 from telemetry import Attachment, EventName
-from telemetry.values import jsonable
 
 ANNOUNCED: Final = ("telemetry", "handler")
 """What the names of the bus's own events begin with."""
@@ -42,6 +42,8 @@ ASK_AGAIN: Final = 0.1
 """Seconds until a sink that could not flush is asked again, while somebody waits for that."""
 
 logger = logging.getLogger("telemetry")
+
+_given_time, _new = EVENT_TIME.get, tuple.__new__
 
 MAX_NAMES: Final = 4096
 """Of events, of which is known whether the sink hears them."""
@@ -85,6 +87,7 @@ class Background:
         self._flush_timeout = flush_timeout
         self._stop_on_failure = stop_on_failure
         self._queue = EventQueue(queue_size, overflow)
+        self._put = self._queue.put
         self._losses = Losses(site, overflow)
         self._failed = Losses(site, "failed")
         self._attachment: Attachment | None = None
@@ -106,7 +109,8 @@ class Background:
         config: Any,
     ) -> None:
         """Deliver the event, now or on the worker."""
-        if self._selective is not None and not self._is_heard(self._selective, event):
+        known = self._heard.get(event)
+        if not (self._is_heard(event) if known is None else known):
             return
         if self._always or self._queue or needs_device(measurements, metadata):
             self.defer(event, measurements, metadata)
@@ -117,20 +121,17 @@ class Background:
         self, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> None:
         """Let the worker deliver the event; after `close`, deliver it here."""
-        entry = TimedEvent(event_time_ns(), event, _copy(measurements), _copy(metadata))
-        outcome = self._queue.put(entry, may_wait=self._blocks and not on_worker())
-        if outcome == "dropped":
-            self._losses.add(1, "the queue is full")
-        elif outcome == "closed" and event[:2] == ANNOUNCED:
-            # What others lost while all were closed is no loss of this one, or they would go on
-            # telling each other.
-            return
-        elif outcome == "closed" and self._refusal:
-            # A sink that hangs would hold the emitter as well; one that failed is not called again.
-            self._refused.add(1, self._refusal)
-        elif outcome == "closed":
-            numbers, plain = read_many([entry.measurements, entry.metadata])
-            self._call_sink(TimedEvent(entry.time_ns, event, numbers, plain))
+        time_ns = _given_time()
+        if time_ns is None:
+            time_ns = time.time_ns()
+        if type(measurements) is dict and type(metadata) is dict:
+            # Quicker by half than what stands below; emitters wait for it.
+            entry = _new(TimedEvent, (time_ns, event, measurements.copy(), metadata.copy()))
+        else:
+            entry = TimedEvent(time_ns, event, copy_of(measurements), copy_of(metadata))
+        outcome = self._put(entry, self._blocks and not on_worker())
+        if outcome != "accepted":
+            self._not_accepted(entry, outcome)
         if self._thread is None:
             self._ensure_worker()
 
@@ -205,12 +206,24 @@ class Background:
         self._patience.closing.set()
         return self._deadline
 
-    def _is_heard(self, sink: Selective, event: EventName) -> bool:
-        heard = self._heard.get(event)
-        if heard is None:
-            heard = sink.hears(event)
-            if len(self._heard) < MAX_NAMES:
-                self._heard[event] = heard
+    def _not_accepted(self, entry: TimedEvent, outcome: Outcome) -> None:
+        if outcome == "dropped":
+            self._losses.add(1, "the queue is full")
+        elif entry.event[:2] == ANNOUNCED:
+            # What others lost while all were closed is no loss of this one, or they would go on
+            # telling each other.
+            return
+        elif self._refusal:
+            # A sink that hangs would hold the emitter as well; one that failed is not called again.
+            self._refused.add(1, self._refusal)
+        else:
+            numbers, plain = read_many([entry.measurements, entry.metadata])
+            self._call_sink(TimedEvent(entry.time_ns, entry.event, numbers, plain))
+
+    def _is_heard(self, event: EventName) -> bool:
+        heard = self._selective is None or self._selective.hears(event)
+        if len(self._heard) < MAX_NAMES:
+            self._heard[event] = heard
         return heard
 
     def _ensure_worker(self) -> None:
@@ -280,15 +293,14 @@ class Background:
                 future.set_result(answer)
 
     def _deliver(self, batch: list[TimedEvent]) -> None:
-        size = len(batch)
         if batch:
             self._last_event = batch[-1].event
         mappings = [entry.measurements for entry in batch] + [entry.metadata for entry in batch]
         values = read_many(mappings)
-        ready = [
-            TimedEvent(entry.time_ns, entry.event, numbers, metadata)
-            for entry, numbers, metadata in zip(batch, values[:size], values[size:], strict=True)
-        ]
+        ready = batch
+        if values is not mappings:
+            read = zip(batch, values[: len(batch)], values[len(batch) :], strict=True)
+            ready = [TimedEvent(one.time_ns, one.event, *own) for one, *own in read]
         if self._batching is not None:
             self._deliver_together(self._batching, ready)
         else:
@@ -385,12 +397,3 @@ class Background:
 
     def _flush_sink(self) -> bool:
         return not (isinstance(self._sink, Flushable) and self._sink.flush() is False)
-
-
-def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return dict(mapping)
-    except Exception:
-        if not isinstance(mapping, Mapping):
-            raise  # an emitter's mistake, of which the bus tells it
-        return {"unreadable": jsonable(mapping)}

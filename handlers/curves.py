@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from math import isfinite
 from typing import Final, NamedTuple
 
@@ -12,8 +13,12 @@ from handlers.records import TimedEvent
 from telemetry import EventName
 from telemetry.metrics import Metric, Reporter, Sample, tracking
 
+TOTALLED: Final = frozenset({"counter", "sum"})
+"""Kinds whose points are running totals."""
 MOST: Final = 100_000
 """Curves whose totals are kept; with more of them, what was longest without a value begins anew."""
+MAX_NAMES: Final = 4096
+"""Of curves, of which the tracker's form is remembered."""
 
 logger = logging.getLogger("telemetry")
 
@@ -55,12 +60,17 @@ class Curves:
     def points(self, entry: TimedEvent) -> list[Point]:
         """The points of one event, all at its step and time."""
         samples = self._reporter.sampled(entry.event, entry.measurements, entry.metadata)
-        return [self._point(sample) for sample in samples]
+        return [
+            self._point(sample)
+            if sample.tags or sample.metric.kind in TOTALLED
+            else Point(sample.name, sample.value)
+            for sample in samples
+        ]
 
     def _point(self, sample: Sample) -> Point:
         name = _name(sample)
         # What is not finite is shown, and not added: the total would never be a number again.
-        if sample.metric.kind not in ("counter", "sum") or not isfinite(sample.value):
+        if sample.metric.kind not in TOTALLED or not isfinite(sample.value):
             return Point(name, sample.value)
         # Taken out and put in again: the first is the one that was longest without a value.
         total = self._totals.pop(name, 0.0) + sample.value
@@ -91,6 +101,7 @@ def step_of(entry: TimedEvent) -> int:
     return 0 if place is None else place.number
 
 
+@lru_cache(maxsize=MAX_NAMES)
 def key_of(name: str) -> str:
     """A reported name as trackers group it: by what comes before the first slash.
 

@@ -14,7 +14,7 @@ from handlers.datadog_outlet import Outlet
 from handlers.datadog_settings import Dialect, Options, TransportName, settings_of
 from handlers.datadog_statements import Point, PointKind, Statement, Told
 from handlers.each import take_each
-from handlers.losses import countable
+from handlers.losses import is_announcement
 from handlers.options import events_of
 from handlers.records import Site, TimedEvent
 from telemetry import EventName, Pattern
@@ -94,7 +94,7 @@ class Datadog:
         self._outlet.close()
 
     def _told(self, entry: TimedEvent) -> Told:
-        return Told(list(self._statements(entry)), countable([entry]))
+        return Told(list(self._statements(entry)), int(not is_announcement(entry.event)))
 
     def _statements(self, entry: TimedEvent) -> Iterator[Statement]:
         for sample in self._reporter.samples(entry.event, entry.measurements, entry.metadata):

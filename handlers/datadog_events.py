@@ -53,7 +53,9 @@ def tags_of(sample: Sample) -> tuple[str, ...]:
         >>> tags_of(Sample(last_value("rl.step.entropy"), "rl.entropy", 1.0, {"run_id": "a"}))
         ('run_id:a',)
     """
-    return tuple(f"{key}:{value}" for key, value in sample.tags.items())
+    if not sample.tags:
+        return ()
+    return tuple([f"{key}:{value}" for key, value in sample.tags.items()])
 
 
 def _alert(entry: TimedEvent) -> Iterator[Notice | Check]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
-from typing import Final
+from typing import Final, TypeVar
 
 from handlers import dogstatsd_text as text
 from handlers.datadog_agent import Agent, Lines
@@ -31,6 +31,9 @@ REASONS: Final = {
     "too_long": "longer than a datagram",
 }
 
+Key = TypeVar("Key")
+Fit = TypeVar("Fit")
+
 logger = logging.getLogger("telemetry")
 
 
@@ -49,7 +52,9 @@ class Outlet:
         self._refusals = Refusals(site, REASONS)
         self._limit = TagLimit(site.handler_id, settings.max_tag_values)
         self._transport = _transport(site, settings, self._losses, self._refused)
-        self._names: dict[str, str] = {}
+        # Of names and tags as they are given. A tag's value that the limit admitted, or did not,
+        # has the same answer for ever.
+        self._series: dict[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]] = {}
         self._tags: dict[str, str] = {}
         self.after_fork()
         renew_in_children(self)
@@ -122,17 +127,17 @@ class Outlet:
         )
 
     def _fit_point(self, point: Point, tally: Tally) -> Point | None:
-        kind, given, value, tags, rate, _ = point
+        kind, given, value, tags, rate, time_ns = point
         fit = self._member(value) if kind == "set" else _finite(value)
         if fit is None:
             tally.note("not_finite", given)
             return None
-        name = self._names.get(given)
-        if name is None:
+        series = self._series.get((given, tags))
+        if series is None:
             name = text.metric_name(self._redacted(given), self._settings.namespace)
-            _remember(self._names, given, name)
-        rate *= self._settings.sample_rate
-        return point._replace(name=name, value=fit, tags=self._all_tags(tags), rate=rate)
+            series = (name, self._all_tags(tags))
+            _remember(self._series, (given, tags), series)
+        return Point(kind, series[0], fit, series[1], rate * self._settings.sample_rate, time_ns)
 
     def _fit_notice(self, notice: Notice) -> Notice:
         key = notice.aggregation_key
@@ -173,7 +178,7 @@ def _finite(value: object) -> float | None:
         return None
 
 
-def _remember(known: dict[str, str], given: str, fit: str) -> None:
+def _remember(known: dict[Key, Fit], given: Key, fit: Fit) -> None:
     if len(known) >= MAX_CACHED:
         known.clear()
     known[given] = fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from telemetry import SpanContext
@@ -42,11 +42,11 @@ def read_many(mappings: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         >>> read_many([{"loss": np.float32(0.5)}, {"step": 1}])
         [{'loss': 0.5}, {'step': 1}]
     """
+    if HOST_TYPES.issuperset(map(type, chain.from_iterable(map(dict.values, mappings)))):
+        return mappings
     strange = [
         mapping for mapping in mappings if not HOST_TYPES.issuperset(map(type, mapping.values()))
     ]
-    if not strange:
-        return mappings
     read = dict(zip(map(id, strange), to_python_many(strange), strict=True))
     return [read.get(id(mapping), mapping) for mapping in mappings]
 

@@ -14,6 +14,8 @@ from telemetry.extras import import_extra
 
 LATE_NS: Final = 10 * 10**9
 """The Agent puts a value into the ten seconds in which it comes, unless that says its own time."""
+MAX_SERIES: Final = 4096
+"""Of which the line around the value is remembered."""
 SHORTEST: Final = 20
 """Characters that are left of a text before tags are left out for it."""
 
@@ -44,18 +46,39 @@ class DogStatsdLines:
         """Use a client of our own: another thread may have held the locks of the parent's."""
         self._caught = _Caught()
         self._client: Any = None
+        self._around: dict[tuple[str, str, tuple[str, ...]], tuple[bytes, bytes]] = {}
 
     def lines(self, statement: Statement) -> tuple[list[bytes], int]:
         """The lines of a statement, none if sampling leaves it out; how many are too long."""
         if isinstance(statement, Point):
-            self._write_point(statement)
-            line = self._caught.take()
+            line = self._line(statement)
             return ([line], 0) if 0 < len(line) <= self._size else ([], int(bool(line)))
         if isinstance(statement, Notice):
             return self._fitting(self._event, statement, statement.text)
         return self._fitting(self._check, statement, statement.message)
 
-    def _write_point(self, point: Point) -> None:
+    def _line(self, point: Point) -> bytes:
+        """The line of a point, empty if sampling leaves it out."""
+        late = time.time_ns() - point.time_ns > LATE_NS
+        if point.rate < 1 or point.kind == "set" or (late and point.kind == "gauge"):
+            self._write_point(point, late=late)
+            return self._caught.take()
+        # The lines of a series differ in the value only: the client writes the first.
+        series = (point.kind, point.name, point.tags)
+        value = str(number(float(point.value))).encode()
+        around = self._around.get(series)
+        if around is not None:
+            return value.join(around)
+        self._write_point(point, late=late)
+        line = self._caught.take()
+        before, found, after = line.partition(b":%s|" % value)
+        if found:
+            if len(self._around) >= MAX_SERIES:
+                self._around.clear()
+            self._around[series] = (before + b":", b"|" + after)
+        return line
+
+    def _write_point(self, point: Point, *, late: bool) -> None:
         client = self._opened()
         name, kind, tags = point.name, point.kind, list(point.tags)
         if kind == "set":
@@ -63,7 +86,6 @@ class DogStatsdLines:
                 client.set(name, point.value, tags)
             return
         value = number(float(point.value))
-        late = time.time_ns() - point.time_ns > LATE_NS
         if kind == "gauge" and _taken(point.rate):
             if late:
                 client.gauge_with_timestamp(name, value, point.time_ns // 10**9, tags)

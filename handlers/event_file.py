@@ -8,9 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+Framing: TypeAlias = Callable[[Sequence[bytes]], list[bytes]]
 
 _numbers = itertools.count()
 
@@ -36,18 +38,18 @@ class EventFile:
 
     Args:
         directory: Where it is made, at the first `write`.
-        frame: Makes a record of a message.
+        frame: Makes a record of each message.
         header: The first record's message.
     """
 
-    def __init__(self, directory: Path, frame: Callable[[bytes], bytes], header: bytes) -> None:
+    def __init__(self, directory: Path, frame: Framing, header: bytes) -> None:
         # A child has another process id; two files of one process and second have two numbers.
         self.path = directory / (
             f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
             f".{os.getpid()}.{next(_numbers)}"
         )
         self._frame = frame
-        self._header = frame(header)
+        (self._header,) = frame([header])
         self._rest = self._header  # of a record that was begun, or has to come first
         self._descriptor: int | None = None
 
@@ -57,7 +59,7 @@ class EventFile:
         Raises:
             NotWrittenError: Not all of it was written.
         """
-        pieces = [self._rest, *map(self._frame, messages)]
+        pieces = [self._rest, *self._frame(messages)]
         data = b"".join(pieces)
         done = 0
         try:

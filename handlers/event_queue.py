@@ -43,7 +43,7 @@ class EventQueue:
         """Start empty, with a new lock, in a forked child: what waits here is the parent's."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._waiting: deque[tuple[int, TimedEvent]] = deque()
+        self._waiting: deque[TimedEvent] = deque()  # the newest is number `_accepted`
         self._taken: deque[tuple[int, TimedEvent]] = deque()
         self._flushes: deque[tuple[int, Future[bool]]] = deque()
         self._accepted = 0
@@ -61,25 +61,26 @@ class EventQueue:
         """Whether something was taken that is neither done nor discarded."""
         return bool(self._taken)
 
-    def put(self, entry: TimedEvent, *, may_wait: bool) -> Outcome:
+    def put(self, entry: TimedEvent, may_wait: bool) -> Outcome:
         """Add an entry; ``"dropped"`` says that this one or an older one was lost for it."""
         with self._lock:  # that of the condition, which would take it in Python
             waiting = self._waiting
-            if may_wait and len(waiting) >= self._size and self._overflow == "block":
-                self._wait_for_room()
-            if self.closed:
-                return "closed"
-            lost = None
-            if len(waiting) >= self._size:
-                if self._overflow != "drop_oldest":
-                    return _outcome(entry)
-                _, lost = waiting.popleft()
+            outcome: Outcome = "accepted"
+            if self.closed or len(waiting) >= self._size:
+                if may_wait and self._overflow == "block":
+                    self._wait_for_room()
+                if self.closed:
+                    return "closed"
+                if len(waiting) >= self._size:
+                    if self._overflow != "drop_oldest":
+                        return _outcome(entry)
+                    outcome = _outcome(waiting.popleft())
             self._accepted += 1
-            waiting.append((self._accepted, entry))
+            waiting.append(entry)
             # Waking the worker for each event would cost the emitter a switch of threads.
             if self._asleep or len(waiting) == self._enough:
                 self._changed.notify_all()
-            return "accepted" if lost is None else _outcome(lost)
+            return outcome
 
     def take(self, timeout: float | None = None) -> list[TimedEvent] | None:
         """Wait for entries, or for a flush, and take a batch.
@@ -107,10 +108,12 @@ class EventQueue:
         """Take a batch of what there is."""
         with self._changed:
             count = min(BATCH, len(self._waiting))
+            oldest = self._oldest_waiting()
             batch = [self._waiting.popleft() for _ in range(count)]
-            self._taken.extend(batch)
-            self._changed.notify_all()
-            return [entry for _, entry in batch]
+            self._taken.extend(enumerate(batch, oldest))
+            if self._blocked:
+                self._changed.notify_all()
+            return batch
 
     def done(self, count: int = 1) -> int:
         """Tick off the oldest entries taken; how many of these were not discarded meanwhile."""
@@ -129,7 +132,7 @@ class EventQueue:
     def discard(self) -> int:
         """Forget everything, and say how much of it counts; while closing, accept no more."""
         with self._changed:
-            count = countable(entry for _, entry in (*self._taken, *self._waiting))
+            count = countable((*(entry for _, entry in self._taken), *self._waiting))
             self._waiting.clear()
             self._taken.clear()
             if self.closing:
@@ -152,12 +155,15 @@ class EventQueue:
         """The flushes that wait for nothing any more."""
         with self._changed:
             # Numbers and not counts: what is dropped meanwhile must not pass for delivered.
-            waiting = self._waiting[0][0] if self._waiting else self._accepted + 1
-            oldest = self._taken[0][0] if self._taken else waiting
+            oldest = self._taken[0][0] if self._taken else self._oldest_waiting()
             due = [future for number, future in self._flushes if number < oldest]
             for _ in due:
                 self._flushes.popleft()
             return due
+
+    def _oldest_waiting(self) -> int:
+        """Its number; of those that were accepted, nothing but the oldest goes."""
+        return self._accepted - len(self._waiting) + 1
 
     def _has_work(self) -> bool:
         return bool(self._waiting or self._flushes) or self.closing

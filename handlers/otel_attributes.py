@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from handlers.text import name_text, shorten
@@ -20,6 +21,9 @@ MAX_STACK: Final = 16_000
 MAX_ITEMS: Final = 64
 CONTEXT: Final = "telemetry_span_context"
 CAUSE: Final = ("kind", "reason", "stacktrace")
+MAX_NAMES: Final = 4096
+
+_HIDDEN: Final = frozenset({CONTEXT})
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _FORMS: Final = (
@@ -43,12 +47,12 @@ def attributes_of(
         >>> attributes_of({"loss": 2.5, "key": ("layer", "conv1"), "error": None, "seed": 2**70})
         {'loss': 2.5, 'key': ['layer', 'conv1'], 'seed': '1180591620717411303424'}
     """
-    left_out = {CONTEXT, *without}
+    left_out = _HIDDEN.union(without)
     found: dict[str, Attribute] = {}
     for mapping in mappings:
         for key, value in mapping.items():
             attribute = None if key in left_out else _attribute(value)
-            name = _clean(name_text(key))
+            name = _name(key) if type(key) is str else _clean(name_text(key))
             if attribute is not None and name and (len(found) < MAX_ATTRIBUTES or name in found):
                 found[name] = attribute
     return found
@@ -94,6 +98,8 @@ def span_context_of(metadata: Mapping[str, Any]) -> SpanContext | None:
         SpanContext(span_id=255, parent_id=None, trace_id=255)
     """
     given = metadata.get(CONTEXT)
+    if type(given) is SpanContext and _is_whole(*given):
+        return given
     if isinstance(given, Mapping):
         try:
             given = SpanContext(given["span_id"], given["parent_id"], given["trace_id"])
@@ -105,6 +111,14 @@ def span_context_of(metadata: Mapping[str, Any]) -> SpanContext | None:
     return SpanContext(span_id, parent_id, trace_id) if span_id and trace_id else None
 
 
+def _is_whole(span_id: object, parent_id: object, trace_id: object) -> bool:
+    return _is_id(span_id) and _is_id(trace_id) and (parent_id is None or _is_id(parent_id))
+
+
+def _is_id(given: object) -> bool:
+    return type(given) is int and 0 < given < 2**64
+
+
 def _id(given: object) -> int | None:
     if isinstance(given, str):
         try:
@@ -114,7 +128,15 @@ def _id(given: object) -> int | None:
     return given if isinstance(given, int) and 0 < given < 2**64 else None
 
 
+@lru_cache(maxsize=MAX_NAMES)
+def _name(key: str) -> str:
+    return _clean(name_text(key))
+
+
 def _attribute(value: object) -> Attribute | None:
+    # Most are one of these; a worker looks at some for every event.
+    if type(value) is float or (type(value) is str and len(value) <= MAX_TEXT and value.isascii()):
+        return value
     plain = to_python(value)
     if isinstance(plain, bool | float | None):
         return plain

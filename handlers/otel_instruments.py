@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from opentelemetry.metrics import MeterProvider
 
@@ -16,6 +16,10 @@ from telemetry.metrics import Kind, Sample
 MAX_NAME: Final = 255
 MAX_KNOWN: Final = 10_000
 
+Key: TypeAlias = tuple[str, Kind, Labels, Labels]
+Update: TypeAlias = Callable[[float, Any], None]
+
+_MERGED: Final = frozenset({"counter", "last_value"})
 _ILLEGAL: Final = re.compile("[^-_./a-zA-Z0-9]+")
 _UCUM: Final = {
     "bytes": "By",
@@ -36,14 +40,18 @@ class Instruments:
     Args:
         provider: Gives the meter.
         max_series: How many sets of values of its tags a metric may have.
+        merges: Whether a gauge is given only the last of the values between two `settle`, and a
+            counter their sum, which is the same to whoever collects them and costs less.
     """
 
-    def __init__(self, provider: MeterProvider, max_series: int) -> None:
+    def __init__(self, provider: MeterProvider, max_series: int, *, merges: bool = False) -> None:
         self._meter = provider.get_meter("trainbus")
         self._series = Series(max_series)
         self._instruments: dict[str, Any] = {}
         # What takes the values of a series, so that most samples need no look at their names.
-        self._updates: dict[tuple[str, Kind, Labels, Labels], Callable[[float, Any], None]] = {}
+        self._updates: dict[Key, Update] = {}
+        self._merges = merges
+        self._merged: dict[Key, tuple[Update, float, Any]] = {}
 
     def record(self, sample: Sample) -> str:
         """Take a sample in; "" or the reason why it was refused."""
@@ -62,8 +70,21 @@ class Instruments:
             if len(self._updates) >= MAX_KNOWN:
                 self._updates.clear()
             update = self._updates[key] = getattr(instrument, _UPDATES[metric.kind])
-        update(sample.value, sample.tags)
+        if self._merges and metric.kind in _MERGED:
+            before = self._merged.get(key)
+            value = sample.value
+            if before is not None and metric.kind == "counter":
+                value += before[1]
+            self._merged[key] = (update, value, sample.tags)
+        else:
+            update(sample.value, sample.tags)
         return ""
+
+    def settle(self) -> None:
+        """Let the instruments have what was merged."""
+        merged, self._merged = self._merged, {}
+        for update, value, tags in merged.values():
+            update(value, tags)
 
     def _instrument(self, sample: Sample, values: Labels) -> Any:
         """What takes the values of one series; the reason if nothing does."""

@@ -15,7 +15,7 @@ from handlers.forks import renew_in_children
 from handlers.losses import is_announcement
 from handlers.otel_instruments import Instruments
 from handlers.otel_logs import Logs
-from handlers.otel_spans import Spans, is_span
+from handlers.otel_spans import Spans, span_of
 from handlers.patience import PATIENCE
 from handlers.records import Site, TimedEvent
 from handlers.refusals import Refusals, Tally
@@ -43,6 +43,8 @@ class Outlet(Protocol):
     meter_provider: Any
     logger_provider: Any
     ids: Any
+    merges: bool
+    """Whether a gauge may be given the last of several values, and a counter their sum."""
     shown: str
 
     @property
@@ -81,6 +83,7 @@ class GivenProviders:
     """
 
     ids = None
+    merges = False  # a view of the program's may look at each
     pending = False
     shown = "where the program's own providers send it"
 
@@ -178,6 +181,8 @@ class OpenTelemetry:
             self._reopen_in_child()
             self._outlet.begin_batch()
             error = take_each(batch, lambda entry: self._take(entry, tally))
+            if self._instruments is not None:
+                self._instruments.settle()
         self._refusals.add(tally)
         self._send_if_due()
         if error is not None:
@@ -247,21 +252,25 @@ class OpenTelemetry:
         loggers = outlet.logger_provider
         self._outlet = outlet
         self._spans = None if tracers is None else Spans(tracers, outlet.ids)
-        self._instruments = None if meters is None else Instruments(meters, self._max_series)
+        if meters is None:
+            self._instruments = None
+        else:
+            self._instruments = Instruments(meters, self._max_series, merges=outlet.merges)
         self._logs = None if loggers is None else Logs(loggers, self._patterns)
 
     def _take(self, entry: TimedEvent, tally: Tally) -> None:
-        of_span = is_span(entry)
-        if of_span and self._spans is not None:
-            tally.note_of(entry.event, self._spans.take(entry, self._since))
+        span = span_of(entry)
+        if span is not None and self._spans is not None:
+            tally.note_of(entry.event, self._spans.take(entry, span, self._since))
         samples = self._reporter.sampled(entry.event, entry.measurements, entry.metadata)
         if samples and self._instruments is not None:
             for sample in samples:
-                tally.note_of(entry.event, self._instruments.record(sample), sample.name)
+                if refusal := self._instruments.record(sample):
+                    tally.note_of(entry.event, refusal, sample.name)
             if not is_announcement(entry.event):  # which is no reason to send anything
                 self._outlet.heard()
         if self._logs is not None:
-            self._logs.take(entry, is_span=of_span, is_metric=bool(samples))
+            self._logs.take(entry, is_span=span is not None, is_metric=bool(samples))
 
     def _send_if_due(self) -> None:
         # Where emitters' threads deliver, one of them sends, and the others do not wait for it.

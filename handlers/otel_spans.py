@@ -25,7 +25,7 @@ MAX_OPEN: Final = 10_000
 UNFINISHED: Final = "trainbus.unfinished"
 
 _SAMPLED: Final = trace.TraceFlags(trace.TraceFlags.SAMPLED)
-_CLOCKS: Final = ("duration", "monotonic_time", "system_time")
+_NOT_AT_END: Final = ("duration", "monotonic_time", "system_time", *CAUSE)
 
 Key = tuple[int, EventName]
 
@@ -69,19 +69,17 @@ class Spans:
         # Of ended ones as well: a child may begin after its parent's end.
         self._contexts: OrderedDict[int, trace.SpanContext] = OrderedDict()
 
-    def take(self, entry: TimedEvent, since: int) -> str:
+    def take(self, entry: TimedEvent, context: SpanContext, since: int) -> str:
         """Begin or end a span; "" or the reason why one was given up.
 
         Args:
-            entry: An event for which `is_span` holds.
+            entry: An event that begins or ends one.
+            context: The place of the span, as `span_of` gives it.
             since: When this process began, if by forking: a span that had begun by then is its
                 parent's to end. Else 0.
         """
-        context = span_context_of(entry.metadata)
-        assert context is not None  # noqa: S101 -- is_span() has seen to it
-        *prefix, phase = entry.event
-        key = (context.span_id, tuple(prefix))
-        if phase == "start":
+        key = (context.span_id, entry.event[:-1])
+        if entry.event[-1] == "start":
             return self._start(key, context, entry)
         if since and entry.time_ns - (_duration(entry) or 0) < since:
             return "inherited"
@@ -150,13 +148,11 @@ class Spans:
         span.end(ended)
 
 
-def is_span(entry: TimedEvent) -> bool:
-    """Whether an event is the beginning or the end of a span."""
-    return (
-        len(entry.event) > 1
-        and entry.event[-1] in ("start", "stop", "exception")
-        and span_context_of(entry.metadata) is not None
-    )
+def span_of(entry: TimedEvent) -> SpanContext | None:
+    """The place of the span that an event begins or ends; None if it does neither."""
+    if len(entry.event) > 1 and entry.event[-1] in ("start", "stop", "exception"):
+        return span_context_of(entry.metadata)
+    return None
 
 
 def _duration(entry: TimedEvent) -> int | None:
@@ -166,4 +162,4 @@ def _duration(entry: TimedEvent) -> int | None:
 
 
 def _ending(entry: TimedEvent) -> Any:
-    return attributes_of(entry.measurements, entry.metadata, without=(*_CLOCKS, *CAUSE))
+    return attributes_of(entry.measurements, entry.metadata, without=_NOT_AT_END)

@@ -104,9 +104,12 @@ class Pipeline:
         settings: Where to, for each signal that is wanted.
 
     Attributes:
+        merges: That there is no view, so nobody looks at each value of a gauge or a counter.
         shown: The endpoints.
         tracer_provider: None if no traces are wanted; the others likewise.
     """
+
+    merges = True
 
     def __init__(self, site: Site, settings: Settings) -> None:
         self._site = site

@@ -150,7 +150,8 @@ class Prometheus:
         for sample in self._reporter.sampled(entry.event, entry.measurements, entry.metadata):
             if self._gateway is not None:
                 self._gateway.is_stale = True
-            tally.note_of(entry.event, self._families.record(sample), sample.name)
+            if refusal := self._families.record(sample):
+                tally.note_of(entry.event, refusal, sample.name)
 
 
 def create(

@@ -54,14 +54,13 @@ def rank_zero(sink: HandlerFunction) -> HandlerFunction:
     For a handler attached before the process group was initialised.
     """
     known: int | None = None
-    due = 0.0
     left = 1
+    find = rank
 
     def ask() -> None:
-        nonlocal known, due, left
-        now = time.monotonic()
-        if known is None and now >= due:
-            known, due = rank(), now + INTERVAL
+        nonlocal known, left, find
+        if known is None:
+            known, find = find(), _asked.rank
         left = EVENTS
 
     def handle(
@@ -75,3 +74,23 @@ def rank_zero(sink: HandlerFunction) -> HandlerFunction:
             sink(event, measurements, metadata, config)
 
     return handle
+
+
+class _Asked:
+    """The rank, not asked for more often than is worth it, however many handlers want to know."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def rank(self) -> int | None:
+        """None also if that was the answer a moment ago."""
+        now = time.monotonic()
+        if now < self._due:
+            return None
+        known = rank()
+        if known is None:
+            self._due = now + INTERVAL
+        return known
+
+
+_asked = _Asked()

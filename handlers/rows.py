@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from handlers.axes import Place, place_of
-from handlers.curves import Curves, key_of
-from handlers.losses import countable
+from handlers.curves import MAX_NAMES, Curves, key_of
+from handlers.losses import is_announcement
 from handlers.records import TimedEvent
 from telemetry import EventName
 
@@ -76,7 +77,7 @@ class Rows:
                 complete.append(row)
                 row = Row(place, entry.time_ns)
             row.values[key] = point.value
-        row.events += countable((entry,))
+        row.events += not is_announcement(entry.event)
         if place is None:
             complete.append(row)
         else:
@@ -111,6 +112,7 @@ class Rows:
         return Row(place, time_ns)
 
 
+@lru_cache(maxsize=MAX_NAMES)
 def axis_key(key: str, axis: str) -> str:
     """Under which key a row says where the values of a family stand.
 

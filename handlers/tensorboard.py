@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -19,6 +18,7 @@ from handlers.forks import renew_in_children
 from handlers.losses import Losses, countable
 from handlers.ranked import ranked
 from handlers.records import Site, TimedEvent
+from handlers.tfrecord import Framing
 from telemetry import EventName
 from telemetry.extras import import_extra
 from telemetry.metrics import Metric
@@ -28,7 +28,7 @@ VERSION: Final = "brain.Event:2"
 
 
 class Vendor(NamedTuple):
-    """What is used of TensorBoard: its records and its messages.
+    """What is used of TensorBoard: its messages.
 
     Its writers are not, because they import TensorFlow wherever it is installed, which takes
     seconds, and each starts a thread of its own.
@@ -36,13 +36,6 @@ class Vendor(NamedTuple):
 
     event_pb2: ModuleType
     summary_pb2: ModuleType
-    record_writer: ModuleType
-
-    def frame(self, message: bytes) -> bytes:
-        """A record: length and message, each with its checksum."""
-        buffer = BytesIO()
-        self.record_writer.RecordWriter(buffer).write(message)
-        return buffer.getvalue()
 
     def header(self) -> bytes:
         """The message that an event file begins with."""
@@ -178,22 +171,21 @@ def create(
     """
     directory = Path(ranked(site, str(directory_of(site, "log_dir", log_dir)), "/"))
     curves = Curves(metrics)
+    feature = "The handler 'tensorboard'"
     vendor = Vendor(
         *(
-            import_extra(module, extra="tensorboard", feature="The handler 'tensorboard'")
-            for module in (
-                "tensorboard.compat.proto.event_pb2",
-                "tensorboard.compat.proto.summary_pb2",
-                "tensorboard.summary.writer.record_writer",
-            )
+            import_extra(f"tensorboard.compat.proto.{module}", extra="tensorboard", feature=feature)
+            for module in ("event_pb2", "summary_pb2")
         )
     )
+    # TensorBoard needs it as well.
+    framing = Framing(import_extra("numpy", extra="tensorboard", feature=feature))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return TensorBoard(
             curves,
             vendor,
-            lambda: EventFile(directory, vendor.frame, vendor.header()),
+            lambda: EventFile(directory, framing.records, vendor.header()),
             Losses(site, "disk_full"),
         )
     except OSError as error:

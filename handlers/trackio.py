@@ -234,7 +234,7 @@ def create(
     resume: Literal["never", "allow", "must"] = "never",
     alerts: bool = True,
     metrics: Iterable[Metric] | None = None,
-    flush_interval: float = 0.5,
+    flush_interval: float = 1.0,
 ) -> Trackio:
     """Make the handler ``trackio``.
 

@@ -34,16 +34,21 @@ class Axes:
         self._site = site
         self._run = run
         self._defined: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()  # curves and axes for which that was done
         self._told = False
 
     def placed(self, row: Row) -> dict[str, float]:
         """The values of a row with those that say where they stand."""
         if row.place is not None:
+            axis = row.place.axis
             for key in row.values:
-                self._define(key, axis_key(key, row.place.axis), row.place.axis)
+                if (key, axis) not in self._seen:
+                    self._define(key, axis_key(key, axis), axis)
         return placed(row)
 
     def _define(self, key: str, axis: str, name: str) -> None:
+        if len(self._seen) < MOST:
+            self._seen.add((key, name))
         # A family's steps are the rule; curves over epochs are named one by one.
         family = family_of(key)
         curves = f"{family}/*" if family and name == STEP else key

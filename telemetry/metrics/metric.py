@@ -98,4 +98,4 @@ class Sample(NamedTuple):
     value: float
     """In the metric's unit; 1 for a counter. NaN and infinities are kept."""
     tags: Mapping[str, str]
-    """Those of the metric's tags that the event has."""
+    """Those of the metric's tags that the event has; to be read only."""

@@ -134,6 +134,8 @@ def text(value: object) -> str:
         >>> text(("layer", "conv1")), text(True), text(3)
         ('layer/conv1', 'true', '3')
     """
+    if type(value) is str and len(value) <= MAX_TEXT and value.isascii():
+        return value
     try:
         shown = "/".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from telemetry.metrics.define import check_metrics, complete
 from telemetry.metrics.metric import Metric, Sample
 from telemetry.metrics.naming import ANY, CLOCKS, bind, fill, is_duration, known, text
-from telemetry.metrics.units import convert
+from telemetry.metrics.units import divisor
 from telemetry.names import ONE, REST
 from telemetry.records import EventName
 from telemetry.values import to_python
@@ -20,19 +20,32 @@ from telemetry.values import to_python
 MAX_PLANS: Final = 4096
 _MARKS: Final = ("start", "exception")
 """Events that say that something is so, and not how much."""
+_new = tuple.__new__
+
+
+class Reading(NamedTuple):
+    """How the samples of one definition are made, as far as that is the same for all of them."""
+
+    metric: Metric
+    name: str
+    is_template: bool
+    """Whether the name has keys of the metadata in it."""
+    factor: float
+    divisor: float
+    """What the value is divided by in place of the factor, where that is more exact; else 0."""
 
 
 class Plan(NamedTuple):
     """What is reported of the events of one name."""
 
-    named: tuple[Metric, ...]
+    named: tuple[Reading, ...]
     rest: Metric | None
     taken: frozenset[str]
     """The measurements that ``rest`` is not for."""
     counts: frozenset[str]
     """The names of counters, under which nothing else is reported."""
-    expanded: dict[str, Metric]
-    """What ``rest`` is for each measurement seen so far."""
+    expanded: dict[str, Reading | None]
+    """What ``rest`` is for each measurement seen so far; None for one that it is not for."""
     thinned: bool
     """Whether a definition has a sampling rate below 1."""
 
@@ -122,7 +135,7 @@ class Reporter:
         values = [m for m in named if m.kind != "counter"]
         taken = CLOCKS.union(*((m.measurement, m.source, m.presence) for m in values if m.reduce))
         plan = Plan(
-            named,
+            tuple(map(_reading, named)),
             None if event[-1] in _MARKS else rest,
             taken.union(m.measurement for m in values),
             frozenset(m.report_as for m in named if m.kind == "counter"),
@@ -133,49 +146,70 @@ class Reporter:
         return plan
 
 
+# A worker makes some samples for every event, beside a training thread that wants the interpreter
+# too: what can be, is looked up once, and most values need no call.
+
+
 def _samples(
     plan: Plan, event: EventName, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> list[Sample]:
-    found = []
-    for metric in plan.named:
+    found: list[tuple[Reading, float]] = []
+    for reading in plan.named:
+        metric = reading.metric
         value = 1.0 if metric.kind == "counter" else _value(metric, measurements)
         if value is not None:
-            found.append((metric, value))
+            found.append((reading, value))
     if plan.rest is not None:
-        found.extend(_rest(event, plan.rest, plan, measurements))
+        found += _rest(plan, plan.rest, event, measurements)
+    tags: dict[tuple[str, ...], dict[str, str]] = {(): {}}  # most metrics have the same
     return [
-        _sample(metric, value, metadata)
-        for metric, value in found
-        if metric.keep is None or metric.keep(metadata)
+        _sample(reading, value, metadata, tags)
+        for reading, value in found
+        if reading.metric.keep is None or reading.metric.keep(metadata)
     ]
 
 
 def _value(metric: Metric, measurements: Mapping[str, Any]) -> float | None:
     """What a definition reads; the event's own value where nobody reduced it."""
     if metric.reduce is None or metric.source not in measurements:
-        return _number(measurements.get(metric.measurement))
+        given = measurements.get(metric.measurement)
+        return given if type(given) is float else _number(given)
     if _number(measurements.get(metric.presence, 1)) == 0:
         return None
     return _number(measurements[metric.source])
 
 
 def _rest(
-    event: EventName, rest: Metric, plan: Plan, measurements: Mapping[str, Any]
-) -> Iterator[tuple[Metric, float]]:
+    plan: Plan, rest: Metric, event: EventName, measurements: Mapping[str, Any]
+) -> list[tuple[Reading, float]]:
     """What the definition of ``*`` gives for an event."""
+    found = []
     for measurement, given in measurements.items():
-        if measurement in plan.taken or not isinstance(measurement, str):
+        seen = measurement in plan.expanded
+        own = plan.expanded[measurement] if seen else _expand(plan, rest, event, measurement)
+        if own is None:
             continue
         value = given if type(given) is float else _number(given)
-        if value is None:
-            continue
-        metric = plan.expanded.get(measurement)
-        if metric is None:
-            metric = _for_event(rest, event, measurement)
-            if len(plan.expanded) < MAX_PLANS:
-                plan.expanded[measurement] = metric
-        if metric.report_as not in plan.counts:
-            yield metric, value
+        if value is not None:
+            found.append((own, value))
+    return found
+
+
+def _expand(plan: Plan, rest: Metric, event: EventName, measurement: object) -> Reading | None:
+    """What the definition of ``*`` is for a measurement."""
+    reading = None
+    if isinstance(measurement, str) and measurement not in plan.taken:
+        reading = _reading(_for_event(rest, event, measurement))
+        if reading.name in plan.counts:
+            reading = None
+    if isinstance(measurement, str) and len(plan.expanded) < MAX_PLANS:
+        plan.expanded[measurement] = reading
+    return reading
+
+
+def _reading(metric: Metric) -> Reading:
+    name, factor = metric.report_as, metric.factor
+    return Reading(metric, name, "{" in name or "}" in name, factor, divisor(factor))
 
 
 def _for_event(metric: Metric, event: EventName, measurement: str) -> Metric:
@@ -205,17 +239,25 @@ def _expanded(metric: Metric, event: EventName, measurement: str) -> Metric:
         return complete(replace(special, measured_in="", unit=""))
 
 
-def _sample(metric: Metric, value: float, metadata: Mapping[str, Any]) -> Sample:
-    # A worker makes some for every event, beside a training thread that wants the interpreter too.
-    name, factor = metric.report_as, metric.factor
-    if "{" in name or "}" in name:
+def _sample(
+    reading: Reading,
+    value: float,
+    metadata: Mapping[str, Any],
+    tags: dict[tuple[str, ...], dict[str, str]],
+) -> Sample:
+    metric, name, is_template, factor, inverse = reading
+    if is_template:
         name = fill(name, metadata)
-    tags = _tags(metric, metadata) if metric.tags else {}
-    return Sample(metric, name, value if factor == 1 else convert(value, factor), tags)
+    if factor != 1:
+        value = value / inverse if inverse else value * factor
+    own = tags.get(metric.tags)
+    if own is None:
+        own = tags[metric.tags] = _tags(metric, metadata)
+    return _new(Sample, (metric, name, value, own))
 
 
 def _tags(metric: Metric, metadata: Mapping[str, Any]) -> dict[str, str]:
-    return {key: text(metadata[key]) for key in metric.tags if metadata.get(key) is not None}
+    return {key: text(given) for key in metric.tags if (given := metadata.get(key)) is not None}
 
 
 def _scaled(sample: Sample) -> Sample:

@@ -34,8 +34,19 @@ def convert(value: float, by: float) -> float:
         >>> convert(5000.0, factor("ns", "ms")), 5 * factor("us", "s")
         (0.005, 4.9999999999999996e-06)
     """
-    inverse = round(1 / by)
-    return value / inverse if inverse and 1 / inverse == by else value * by
+    inverse = divisor(by)
+    return value / inverse if inverse else value * by
+
+
+def divisor(factor: float) -> float:
+    """What to divide by in place of multiplying, where that is more exact; else 0.
+
+    Example:
+        >>> divisor(1e-06), divisor(1000.0)
+        (1000000, 0)
+    """
+    inverse = round(1 / factor)
+    return inverse if inverse and 1 / inverse == factor else 0
 
 
 def factor(given: str, wanted: str) -> float:

@@ -33,7 +33,7 @@ class Batches:
 
     def deliver_many(self, batch):
         self.entered.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
@@ -71,7 +71,7 @@ def hold(step):
     def hold(attachment, last):
         attachment.handler.gate.clear()
         step(0)
-        assert attachment.handler.entered.wait(10)
+        assert attachment.handler.entered.wait(60)
         for number in range(1, last + 1):
             step(number)
 
@@ -105,6 +105,22 @@ def test_entries_are_timed_events_with_numbers_where_arrays_were(bus, attach, mo
     assert type(entry.metadata["step"]) is int
 
 
+def test_numbers_are_where_arrays_were_whatever_comes_before_and_after_them(bus, attach, hold):
+    attachment = attach()
+    hold(attachment, 0)
+    given = [{"loss": 1.0}, {"loss": np.float32(0.5)}, {"loss": 2.0}, {"norms": np.arange(2)}]
+    for step, measurements in enumerate(given):
+        bus.execute(STEP, measurements, {"step": step or np.int64(0)})
+    attachment.handler.gate.set()
+    assert attachment.flush()
+    found = attachment.handler.batches[-1]
+    assert [entry.measurements for entry in found] == [
+        {"loss": 1.0}, {"loss": 0.5}, {"loss": 2.0}, {"norms": [0, 1]}
+    ]  # fmt: skip
+    assert type(found[1].measurements["loss"]) is float
+    assert [type(entry.metadata["step"]) for entry in found] == [int] * 4
+
+
 def test_a_flush_waits_for_the_whole_batch(attach, step, hold):
     attachment = attach()
     hold(attachment, 3)
@@ -121,8 +137,8 @@ def test_a_batch_that_fails_detaches_and_counts_all_but_the_event_it_names(
     hold(attachment, BATCH + 5)
     attachment.handler.errors = [None, OSError("gone")]
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert attachment.handler.steps == [0]
     (reason,) = failures
     assert str(reason) == "gone"
@@ -148,8 +164,8 @@ def test_what_would_end_a_thread_fails_the_batch(attach, hold, failures):
     hold(attachment, 0)
     attachment.handler.errors = [SystemExit(3)]
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert [str(reason) for reason in failures] == ["sink raised SystemExit(3)"]
 
 
@@ -158,8 +174,8 @@ def test_a_batch_that_hangs_at_the_close_is_counted_once(attach, hold, drops):
     hold(attachment, BATCH + 5)
     attachment.detach()
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert sum(count for count, _ in drops) == 1 + BATCH + 5
     assert attachment.handler.steps == [0]  # it was under way, and nobody could call it back
 
@@ -183,7 +199,7 @@ def refuse_odd(sink):
 
     def deliver_many(batch):
         sink.entered.set()
-        assert sink.gate.wait(30)
+        assert sink.gate.wait(300)
         error = take_each(batch, take)
         if error is not None:
             raise error
@@ -205,14 +221,14 @@ def test_what_was_taken_of_a_batch_with_a_failure_is_not_lost(
     bus.attach("names", FAILURE, lambda e, m, metadata, c: names.append(metadata["event_name"]))
     sink.gate.clear()
     step(0)
-    assert sink.entered.wait(10)
+    assert sink.entered.wait(60)
     step(2)
     bus.execute(("my", "note"), {}, {"step": 3})
     for number in (4, 5, 6):
         step(number)
     sink.gate.set()
     bus.detach("gated", missing_ok=True)
-    attachment._worker._thread.join(10)
+    attachment._worker._thread.join(60)
     assert sink.steps == [0, 2, 4, 6]
     assert names == [("my", "note")]
     assert [str(reason) for reason in failures] == ["odd: 3"]

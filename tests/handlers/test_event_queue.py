@@ -51,6 +51,22 @@ def test_a_flush_is_due_when_all_before_it_is_done():
     assert queue.due_flushes() == []
 
 
+def test_what_was_dropped_does_not_stand_in_for_what_a_flush_waits_for():
+    queue = EventQueue(2, "drop_oldest")
+    for number in (1, 2):
+        queue.put(event(number), may_wait=False)
+    assert taken(queue) == [1, 2]
+    for number in (3, 4):
+        queue.put(event(number), may_wait=False)
+    future = queue.request_flush()
+    assert queue.put(event(5), may_wait=False) == "dropped"  # 3, of which the flush hears no more
+    queue.done(2)
+    assert queue.due_flushes() == []
+    assert [entry.time_ns for entry in queue.take_now()] == [4, 5]
+    queue.done()
+    assert queue.due_flushes() == [future]
+
+
 def test_what_is_done_together_is_ticked_off_together():
     queue = EventQueue(10, "drop_oldest")
     for number in range(5):
@@ -102,7 +118,7 @@ def test_while_entries_keep_coming_the_worker_comes_at_its_own_pace():
         queue.put(number, may_wait=False)
         time.sleep(0.01)
     queue.close()
-    worker.join(30)
+    worker.join(60)
     # One after the first entry, one for each pace since, and one for the end.
     assert len(batches) <= 2 + (time.monotonic() - began) / PACE
     assert [number for batch in batches for number in batch] == list(range(60))
@@ -124,8 +140,8 @@ def test_nobody_waits_for_the_pace_who_waits_for_a_flush():
     began = time.monotonic()
     for number in range(100):
         queue.put(number, may_wait=False)
-        assert queue.request_flush().result(30) is True
+        assert queue.request_flush().result(60) is True
     assert time.monotonic() - began < 100 * PACE
     queue.close()
-    worker.join(30)
+    worker.join(60)
     assert [number for batch in taken for number in batch] == list(range(100))

@@ -1,9 +1,11 @@
 import importlib
 import threading
+import time
 
 import pytest
 
 import handlers
+from handlers.rank_filter import INTERVAL
 
 STEP = ("training", "step")
 
@@ -18,6 +20,8 @@ def _no_rank(monkeypatch):
 def test_on_another_rank_nothing_is_opened_but_the_bus_looks_the_same(
     bus, tmp_path, monkeypatch, variable
 ):
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     monkeypatch.setenv(variable, "2")
     attachment = handlers.attach("jsonl", path=tmp_path / "m.jsonl", events=STEP, registry=bus)
     bus.execute(STEP, {"loss": 0.5})
@@ -129,3 +133,17 @@ def test_files_of_all_ranks_have_the_rank_in_their_names(bus, tmp_path, monkeypa
 def test_a_placeholder_is_filled_on_rank_zero_too(bus, tmp_path):
     with handlers.attach("jsonl", path=tmp_path / "m-{rank}.jsonl", registry=bus) as attachment:
         assert attachment.handler.path == tmp_path / "m-0.jsonl"
+
+
+def test_many_handlers_ask_for_the_rank_no_more_often_than_one(bus, monkeypatch):
+    asked = []
+    monkeypatch.setattr("handlers.rank_filter.rank", lambda: asked.append(1))
+    for number in range(20):
+        handlers.attach("memory", id=number, registry=bus)
+    bus.execute(STEP, {})
+    assert len(asked) == 20  # each as its first event comes
+    began = time.monotonic()
+    for _ in range(2000):
+        bus.execute(STEP, {})
+    most = (time.monotonic() - began) / INTERVAL
+    assert len(asked) - 20 <= most + 1

@@ -195,6 +195,20 @@ def test_many_events_share_datagrams_and_none_is_lost(bus, attach, unix_agent):
     assert list(lines) == [f"my.event.x:{number}|g" for number in range(5000)]
 
 
+def test_values_of_one_metric_have_the_tags_of_their_own_event(bus, attach, agent):
+    handler = attach(metrics=[last_value("training.step.loss", tags=["run_id"])], **agent.address)
+    for loss, run in [(1, "a"), (2, None), (3, "b"), (4, "a"), (5, None)]:
+        bus.execute(STEP, {"loss": loss}, {} if run is None else {"run_id": run})
+    assert handler.flush()
+    assert [(line.values, line.tags) for line in agent.read()] == [
+        ([1.0], {"run_id:a"}),
+        ([2.0], set()),
+        ([3.0], {"run_id:b"}),
+        ([4.0], {"run_id:a"}),
+        ([5.0], set()),
+    ]
+
+
 def test_a_tag_has_a_bounded_number_of_values(bus, attach, agent, caplog):
     metrics = [last_value("my.event.x", tags=["user", "step"])]
     handler = attach(metrics=metrics, max_tag_values=3, **agent.address)
