@@ -114,7 +114,7 @@ def packed(lines: Iterable[tuple[bytes, int]], size: int) -> Iterator[tuple[byte
 
 
 class DatagramSocket:
-    """A socket that is opened when it is needed, and again after an error.
+    """A socket that is opened when it is needed, and again after an error but a full queue.
 
     Args:
         address: Where it leads.
@@ -146,8 +146,11 @@ class DatagramSocket:
                 connected.send(datagram)
             if not self._address.path:
                 _raise_refusal(connected, wait=fresh)
-        except OSError:
-            self.close()
+        except OSError as error:
+            # One that is full is not worn out: another would find room of its own, and be down
+            # again after that. A stream may have taken a half.
+            if not isinstance(error, TimeoutError) or connected.type is socket.SOCK_STREAM:
+                self.close()
             raise
 
     def close(self) -> None:

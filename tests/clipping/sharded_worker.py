@@ -367,7 +367,7 @@ CHECKS = {
 
 def main(folder, *names):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=600))
     rank, world = dist.get_rank(), dist.get_world_size()
     found = {name: CHECKS[name](world) for name in names or CHECKS}
     Path(folder, f"{rank}.json").write_text(json.dumps(found))

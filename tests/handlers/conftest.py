@@ -33,7 +33,7 @@ class Gated:
 
     def __call__(self, event, measurements, metadata, config):
         self.entered.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         if self.error is not None:
             raise self.error
         self.times.append(handlers.event_time_ns())
@@ -51,6 +51,12 @@ class Gated:
     def close(self):
         assert not self.closed.is_set(), "closed twice"
         self.closed.set()
+
+
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch):
+    """A busy machine has its time: five seconds are for users, who wait for them."""
+    monkeypatch.setitem(handlers.attach.__kwdefaults__, "flush_timeout", 60.0)
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def run_script(tmp_path):
         script.write_text(source)
         command = [sys.executable, "-W", "error", str(script), *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, **options
+            command, capture_output=True, text=True, timeout=300, check=False, **options
         )
         assert done.returncode == expect, done.stderr
         return done
@@ -142,6 +148,21 @@ def attach(bus, gated):
         return handlers.attach("gated", events=STEP, registry=bus, **options)
 
     return attach
+
+
+@pytest.fixture
+def ended():
+    """Wait for the end of a worker: until all is announced, logged and closed.
+
+    A handler that failed is detached before any of that, and who sees that is too early.
+    """
+
+    def ended(attachment):
+        worker = attachment._worker._thread
+        worker.join(60)
+        assert not worker.is_alive()
+
+    return ended
 
 
 @pytest.fixture

@@ -18,23 +18,27 @@ WORKER = Path(__file__).with_name("across_jax_ranks_worker.py")
 def ranks(tmp_path_factory):
     """What two processes saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-W", "error", str(WORKER), str(folder), str(port)]
-    processes = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    command = [sys.executable, "-W", "error", str(WORKER), str(folder)]
+    with socket.socket() as held:  # until the first of them asks for this very port
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            held.setsockopt(socket.SOL_SOCKET, option, 1)
+        held.bind(("127.0.0.1", 0))
+        command += [str(held.getsockname()[1])]
+        processes = [
+            subprocess.Popen(
+                [*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True
+            )
+            for rank in range(2)
+        ]
+        try:
+            for process in processes:
+                _, errors = process.communicate(timeout=600)
+                assert process.returncode == 0, errors[-4000:]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

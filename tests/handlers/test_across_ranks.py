@@ -51,7 +51,7 @@ def start(folder, world, seconds, *checks):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What four ranks saw."""
-    once = functools.cache(lambda: start(tmp_path_factory.mktemp("ranks"), 4, 120, *CHECKS))
+    once = functools.cache(lambda: start(tmp_path_factory.mktemp("ranks"), 4, 600, *CHECKS))
     return once()
 
 
@@ -173,7 +173,7 @@ def test_nothing_is_left_at_the_end(ranks):
 
 
 def test_a_rank_that_emits_alone_fails_in_time_and_what_is_trained_goes_on(tmp_path):
-    ranks = of(start(tmp_path, 2, 10, "alone"), "alone")
+    ranks = of(start(tmp_path, 2, 20, "alone"), "alone")
     for rank, (kept, failures, trained, active, left) in enumerate(ranks):
         assert kept == ("OffRank" if rank else [{"mean loss": "1.0"}])
         assert len(failures) == (3 if rank else 2)

@@ -13,7 +13,7 @@ def block(attachment, step):
     """Let the worker hang in the sink with event 0."""
     attachment.handler.gate.clear()
     step(0)
-    assert attachment.handler.entered.wait(10)
+    assert attachment.handler.entered.wait(60)
 
 
 def test_a_sink_that_fails_in_the_worker_is_detached_first(bus, attach, step, drops, caplog):
@@ -29,8 +29,8 @@ def test_a_sink_that_fails_in_the_worker_is_detached_first(bus, attach, step, dr
     step(2)
     attachment.handler.error = OSError("gone")
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert failures == [("gated", STEP, False)]
     assert drops == [(2, {"handler_id": "gated", "policy": "failed"})]
     assert attachment.handler.steps == []
@@ -46,7 +46,7 @@ def test_the_announcement_of_a_failure_has_its_own_time(bus, attach, step):
     attachment.handler.error = OSError("gone")
     before = time.time_ns()
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
+    assert attachment.handler.closed.wait(60)
     assert times[0] >= before
 
 
@@ -69,7 +69,7 @@ def test_a_sink_that_fails_is_not_called_again(bus, attach, step):
 
     def deliver(event, measurements, metadata, config):
         attachment.handler.entered.set()
-        assert attachment.handler.gate.wait(30)
+        assert attachment.handler.gate.wait(300)
         calls.append(metadata["step"])
         raise OSError("gone")
 
@@ -78,8 +78,8 @@ def test_a_sink_that_fails_is_not_called_again(bus, attach, step):
     for number in range(3):  # one batch, or two
         step(number)
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     attachment._worker(STEP, {}, {"step": 9}, None)
     assert calls == [0]
     assert attachment.flush() is False
@@ -97,9 +97,9 @@ def test_what_would_end_a_thread_is_a_failure_like_others(bus, attach, step, dro
     emitter.start()
     attachment.handler.error = error
     attachment.handler.gate.set()
-    assert attachment.handler.closed.wait(10)
-    emitter.join(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    emitter.join(60)
+    attachment._worker._thread.join(60)
     assert not emitter.is_alive()
     assert not attachment.active
     (reason,) = reasons
@@ -171,7 +171,7 @@ def test_an_error_of_the_worker_itself_frees_who_waits(attach, step, monkeypatch
 
     def broken(mappings):
         attachment.handler.entered.set()
-        assert attachment.handler.gate.wait(30)
+        assert attachment.handler.gate.wait(300)
         raise MemoryError
 
     monkeypatch.setattr("handlers.background.read_many", broken)
@@ -180,10 +180,10 @@ def test_an_error_of_the_worker_itself_frees_who_waits(attach, step, monkeypatch
     emitter = threading.Thread(target=step, args=(2,), daemon=True)
     emitter.start()
     attachment.handler.gate.set()
-    emitter.join(10)
+    emitter.join(60)
     assert not emitter.is_alive()
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert "Handler 'gated': an error on its worker thread" in caplog.text
 
 

@@ -27,9 +27,10 @@ class Idler:
 
     def idle(self):
         self.log.append("idle")
+        error = self.error  # a test that waits for `idled` may change it at once
         self.idled.release()
-        if self.error is not None:
-            raise self.error
+        if error is not None:
+            raise error
         self.again -= 1
         return self.again >= 0
 
@@ -57,7 +58,7 @@ def test_a_sink_idles_once_after_each_delivery(attach, step):
     attachment = attach()
     for number in range(2):
         step(number)
-        assert attachment.handler.idled.acquire(timeout=10)
+        assert attachment.handler.idled.acquire(timeout=60)
     assert not attachment.handler.idled.acquire(timeout=0.2)
     attachment.detach()
     assert attachment.handler.log == [0, "idle", 1, "idle", "closed"]
@@ -68,7 +69,7 @@ def test_a_sink_that_is_not_done_is_asked_again(attach, step):
     attachment.handler.again = 3
     step(0)
     for _ in range(4):
-        assert attachment.handler.idled.acquire(timeout=10)
+        assert attachment.handler.idled.acquire(timeout=60)
     assert not attachment.handler.idled.acquire(timeout=0.2)
     attachment.detach()
     assert attachment.handler.log == [0, *["idle"] * 4, "closed"]
@@ -103,8 +104,8 @@ def test_a_sink_that_fails_while_idle_is_detached(bus, attach, step, error):
     )
     attachment.handler.error = error
     step(0)
-    assert attachment.handler.closed.wait(10)
-    attachment._worker._thread.join(10)
+    assert attachment.handler.closed.wait(60)
+    attachment._worker._thread.join(60)
     assert not attachment.active
     ((event, reason),) = reasons
     assert event == STEP  # the last that it had
@@ -115,9 +116,9 @@ def test_a_kept_sink_goes_on_after_it_failed_while_idle(attach, step):
     attachment = attach(on_failure="keep")
     attachment.handler.error = OSError("gone")
     step(0)
-    assert attachment.handler.idled.acquire(timeout=10)
+    assert attachment.handler.idled.acquire(timeout=60)
     attachment.handler.error = None
     step(1)
-    assert attachment.handler.idled.acquire(timeout=10)
+    assert attachment.handler.idled.acquire(timeout=60)
     attachment.detach()
     assert attachment.handler.log == [0, "idle", 1, "idle", "closed"]

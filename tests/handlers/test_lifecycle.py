@@ -76,12 +76,12 @@ everybody = threading.Barrier(10)
 
 class Together(Sink):
     def close(self):
-        everybody.wait(20)  # one after the other, they would not get past it
+        everybody.wait(60)  # one after the other, they would not get past it
         super().close()
 
 module.create = Together
 for number in range(10):
-    handlers.attach("told", id=number, flush_timeout=20)
+    handlers.attach("told", id=number, flush_timeout=60)
 telemetry.execute(("training", "step"), {}, {"step": "step"})
 """
 
@@ -124,7 +124,7 @@ path = sys.argv[1]
 """
 ENDS = {
     "exit": "",
-    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(200)",
     "detach_all": "handlers.detach_all()",
 }
 

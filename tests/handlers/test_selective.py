@@ -42,7 +42,7 @@ def test_a_sink_gets_the_events_that_it_hears(bus, attach_choosy, background):
     attachment = attach_choosy(background=background)
     for event in (START, STEP, START, STEP):
         bus.execute(event, {"loss": 0.5}, {})
-    assert attachment.flush(10)
+    assert attachment.flush(60)
     assert attachment.handler.events == [STEP, STEP]
 
 
@@ -50,7 +50,7 @@ def test_it_is_asked_once_for_each_name(bus, attach_choosy):
     attachment = attach_choosy()
     for event in (START, STEP, START, STEP):
         bus.execute(event, {}, {})
-    assert attachment.flush(10)
+    assert attachment.flush(60)
     assert attachment.handler.asked == [START, STEP]
 
 
@@ -59,7 +59,7 @@ def test_what_it_does_not_hear_takes_no_room(bus, attach_choosy, drops):
     for _ in range(100):
         bus.execute(START, {}, {})
     bus.execute(STEP, {}, {})
-    assert attachment.flush(10)
+    assert attachment.flush(60)
     assert attachment.handler.events == [STEP]
     assert drops == []
 

@@ -85,7 +85,7 @@ def lines(tmp_path):
 
 def terminate(process):
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert "Traceback" not in errors
     return output
 
@@ -95,7 +95,7 @@ def test_everything_emitted_before_arrives_and_the_status_is_that_of_the_signal(
 ):
     process = start("""
 handlers.attach("jsonl", path="m.jsonl.gz")
-handlers.attach("slow", seconds=0.001)
+handlers.attach("slow", seconds=0.001, flush_timeout=60)
 for number in range(300):
     step(number)
 ready()
@@ -111,7 +111,7 @@ time.sleep(600)
 def test_a_loop_that_goes_on_emitting_loses_nothing_in_between(start, lines, tmp_path):
     process = start("""
 handlers.attach("jsonl", path="m.jsonl")
-handlers.attach("slow", queue_size=1_000_000)
+handlers.attach("slow", queue_size=1_000_000, flush_timeout=60)
 import itertools
 for number in itertools.count():
     step(number)
@@ -134,7 +134,7 @@ for number in itertools.count():
 
 def test_a_lock_that_the_interrupted_line_holds_is_let_go(start, lines):
     process = start("""
-handlers.attach("slow", flush_timeout=30)
+handlers.attach("slow", flush_timeout=60)
 with slow_sinks.File.lock:
     step(1)
     ready()
@@ -151,7 +151,7 @@ def test_a_sink_that_hangs_is_waited_for_no_longer_than_its_timeout(start, lines
 for number in range(3):
     handlers.attach("slow", id=number, path=f"hung{number}", flush_timeout=0.5)
 step("hang")
-handlers.attach("slow", flush_timeout=0.5)
+handlers.attach("slow", flush_timeout=60)
 step(1)
 ready()
 time.sleep(600)
@@ -193,7 +193,7 @@ time.sleep(600)
 
 def test_a_signal_while_a_sink_is_being_closed_lets_that_finish(start, lines):
     process = start("""
-handlers.attach("slow", seconds=0.01, flush_timeout=30)
+handlers.attach("slow", seconds=0.01, flush_timeout=60)
 for number in range(50):
     step(number)
 ready()
@@ -208,7 +208,7 @@ time.sleep(600)
 def test_a_signal_while_the_program_exits_loses_nothing(start, lines):
     process = start("""
 import atexit
-handlers.attach("slow", seconds=0.01, flush_timeout=30)
+handlers.attach("slow", seconds=0.01, flush_timeout=60)
 for number in range(50):
     step(number)
 atexit.register(ready)
@@ -220,7 +220,7 @@ atexit.register(ready)
 
 def test_where_no_thread_can_be_started_the_signal_is_handled_without(start, lines):
     process = start("""
-handlers.attach("slow", seconds=0.01, flush_timeout=30)
+handlers.attach("slow", seconds=0.01, flush_timeout=60)
 for number in range(20):
     step(number)
 def start(self):
@@ -276,7 +276,7 @@ signal.signal(signal.SIGTERM, before)
 
 def test_a_handler_that_ends_the_program_itself_has_the_sinks_closed_by_the_exit(start, lines):
     process = start("""
-handlers.attach("slow", seconds=0.001)
+handlers.attach("slow", seconds=0.001, flush_timeout=60)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 for number in range(100):
     step(number)
@@ -323,7 +323,7 @@ def test_a_forked_child_that_attaches_its_own_is_flushed(start, lines):
 import multiprocessing
 
 def child():
-    handlers.attach("slow", seconds=0.001)
+    handlers.attach("slow", seconds=0.001, flush_timeout=60)
     for number in range(100):
         step(number)
     os.write(1, b"ready\\n")
@@ -337,7 +337,7 @@ process.terminate()
 process.join()
 print(process.exitcode, flush=True)
 """)
-    output, _ = process.communicate("go\n", timeout=60)
+    output, _ = process.communicate("go\n", timeout=300)
     assert output == f"{-signal.SIGTERM}\n"
     assert lines() == [*map(str, range(100)), "closed"]
 
@@ -345,13 +345,13 @@ print(process.exitcode, flush=True)
 def test_a_program_that_ends_waits_for_a_thread_that_is_closing_a_handler(start, lines):
     process = start("""
 import threading
-handlers.attach("slow", seconds=0.02, flush_timeout=30)
+handlers.attach("slow", seconds=0.02, flush_timeout=60)
 for number in range(50):
     step(number)
 threading.Thread(target=telemetry.detach, args=("slow",), daemon=True).start()
 time.sleep(0.2)
 ready()
 """)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
     assert lines() == [*map(str, range(50)), "closed"]

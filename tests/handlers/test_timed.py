@@ -1,14 +1,21 @@
 """Blocks and calls that are timed, several at once."""
 
 import threading
-import time
 
 import pytest
 
 from handlers.timed import Timed
 
 
-def test_blocks_of_two_threads_do_not_mix():
+@pytest.fixture
+def clock(monkeypatch):
+    """What `time.perf_counter` says, for a test to change."""
+    now = [100.0]
+    monkeypatch.setattr("handlers.timed.time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_blocks_of_two_threads_do_not_mix(clock):
     told = []
     timed = Timed(told.append)
     entered, left = threading.Event(), threading.Event()
@@ -16,38 +23,36 @@ def test_blocks_of_two_threads_do_not_mix():
     def long():
         with timed:
             entered.set()
-            left.wait(10)
+            left.wait(60)
 
     thread = threading.Thread(target=long)
     thread.start()
-    entered.wait(10)
-    time.sleep(0.2)
+    assert entered.wait(60)
+    clock[0] += 4.0
     with timed:
-        pass
+        clock[0] += 1.0
     left.set()
     thread.join()
-    short, long_one = told
-    assert short < 0.2 <= long_one
+    assert told == [1.0, 5.0]
 
 
-def test_blocks_within_one_another_are_told_from_the_inside():
+def test_blocks_within_one_another_are_told_from_the_inside(clock):
     told = []
     timed = Timed(told.append)
     with timed:
-        time.sleep(0.05)
+        clock[0] += 4.0
         with timed:
-            pass
-    inner, outer = told
-    assert inner < 0.05 <= outer
+            clock[0] += 1.0
+    assert told == [1.0, 5.0]
 
 
-def test_a_generator_is_timed_until_it_has_ended():
+def test_a_generator_is_timed_until_it_has_ended(clock):
     told = []
 
     @Timed(told.append)
     def numbers():
         yield 1
-        time.sleep(0.05)
+        clock[0] += 4.0
         return 2
 
     running = numbers()
@@ -56,7 +61,7 @@ def test_a_generator_is_timed_until_it_has_ended():
     with pytest.raises(StopIteration) as caught:
         next(running)
     assert caught.value.value == 2
-    assert told[0] >= 0.05
+    assert told == [4.0]
 
 
 def test_an_asynchronous_generator_is_refused():

@@ -198,17 +198,17 @@ def test_a_thread_is_a_daemon_in_a_copy_of_the_context():
         return place, threading.current_thread()
 
     PLACE.set("outside")
-    place, thread = in_thread(look, "regularizer").result(10)
+    place, thread = in_thread(look, "regularizer").result(60)
     assert (place, thread.name, thread.daemon) == ("outside", "regularizer", True)
     assert PLACE.get() == "outside"
 
 
 def test_a_result_that_comes_after_the_loop_is_closed_is_thrown_away(caplog):
     gate = threading.Event()
-    future = in_thread(lambda: gate.wait(10), "regularizer")
+    future = in_thread(lambda: gate.wait(60), "regularizer")
     assert run(future, 0.001) is None
     gate.set()
-    assert future.result(10) is True
+    assert future.result(60) is True
     assert caplog.records == []
 
 

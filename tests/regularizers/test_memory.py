@@ -77,7 +77,7 @@ def after(function, **options):
 
 def is_freed(left):
     """What runs in another thread may have a moment to come to its own end."""
-    until = time.monotonic() + 2
+    until = time.monotonic() + 60
     while left() is not None and time.monotonic() < until:
         time.sleep(0.001)
     return left() is None

@@ -111,7 +111,7 @@ def test_gradients_through_one_graph_in_several_threads_are_those_in_one():
     model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 8))
     logprobs = model(torch.randn(64, 8)).log_softmax(-1)
     logprobs.retain_grad()
-    barrier = threading.Barrier(4, timeout=30)
+    barrier = threading.Barrier(4, timeout=60)
 
     def powers(power, wait):
         def penalty(data, x):
@@ -148,10 +148,11 @@ def test_gradients_through_one_graph_in_several_threads_are_those_in_one():
 def test_a_thread_that_was_given_up_writes_to_no_grad():
     logprobs = torch.ones(3, requires_grad=True) * 1.0
     logprobs.retain_grad()
-    threads = []
+    threads, begun = [], threading.Event()
 
     def slow(data, x):
         threads.append(threading.current_thread())
+        begun.set()
         time.sleep(0.2)
         return x.sum()
 
@@ -165,5 +166,7 @@ def test_a_thread_that_was_given_up_writes_to_no_grad():
             parallel=True,
             timeout=0.02,
         )
-    threads[0].join(30)
+    assert begun.wait(60)
+    threads[0].join(60)
+    assert not threads[0].is_alive()
     assert logprobs.grad is None

@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -16,7 +18,7 @@ import pytest
 def wait_until():
     """Wait until something is true; how long is no matter of the test."""
 
-    def wait(what, timeout=30.0):
+    def wait(what, timeout=60.0):
         end = time.monotonic() + timeout
         while not (found := what()):
             assert time.monotonic() < end, f"not within {timeout} s"
@@ -28,10 +30,29 @@ def wait_until():
 
 @pytest.fixture
 def free_port():
-    """A port of loopback on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of loopback on which nobody listens but who asks for this very one."""
+    with socket.socket() as held:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            held.setsockopt(socket.SOL_SOCKET, option, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        if sys.platform != "linux":  # where the test could not have it either
+            held.close()
+        yield port
+
+
+@pytest.fixture
+def answers():
+    """Whether a server answers at a URL, and well: while it starts it may say 503."""
+
+    def answers(url):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- it is http
+                return answer.status == 200
+        except OSError:
+            return False
+
+    return answers
 
 
 @pytest.fixture
@@ -68,6 +89,7 @@ class Receiver(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests = []
+        self.times = []  # when each came
         self.answers = []  # (status, headers), used up one by one; then 200
         self.always = None  # (status, headers) for all
         self.released = threading.Event()
@@ -88,9 +110,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.times.append(time.monotonic())
         self.server.requests.append((self.path, dict(self.headers), body))
         if self.server.hangs:
-            self.server.released.wait(60)
+            self.server.released.wait(600)
         if self.server.breaks:
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             self.close_connection = True

@@ -53,30 +53,31 @@ def test_every_metric_of_the_dashboard_is_served(attachment):
 
 
 def test_prometheus_understands_every_expression_and_finds_something(
-    attachment, program, free_port, tmp_path, wait_until
+    attachment, program, free_port, tmp_path, answers, wait_until
 ):
+    # The interval is how long an answer may take as well.
     (tmp_path / "prometheus.yml").write_text(
-        "scrape_configs:\n- job_name: demo\n  scrape_interval: 200ms\n  static_configs:\n"
+        "scrape_configs:\n- job_name: demo\n  scrape_interval: 2s\n  static_configs:\n"
         f"  - targets: ['127.0.0.1:{attachment.handler.port}']\n"
     )
 
+    url = f"http://127.0.0.1:{free_port}"
+
     def query(expression):
         asked = urllib.parse.urlencode({"query": expression})
-        url = f"http://127.0.0.1:{free_port}/api/v1/query?{asked}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            where = f"{url}/api/v1/query?{asked}"
+            with urllib.request.urlopen(where, timeout=60) as answer:  # noqa: S310 -- it is http
                 return json.load(answer)["data"]["result"]
         except urllib.error.HTTPError as error:
             pytest.fail(f"{expression}: {error.read().decode()}")
-        except OSError:
-            return None
 
     program(
         "prometheus",
         "--config.file=prometheus.yml",
         f"--storage.tsdb.path={tmp_path / 'data'}",
         f"--web.listen-address=127.0.0.1:{free_port}",
-        ready=lambda: query("1"),
+        ready=lambda: answers(f"{url}/-/ready"),
     )
     for expression in expressions():
         whole = expression.replace("$__rate_interval", "1m").replace("$run_id", ".*")

@@ -62,7 +62,7 @@ def test_what_passes_is_tried_again_and_announced_once(attach, receiver, run_spa
     receiver.answers = [(status, {}), (status, {"Retry-After": "0"})]
     attachment = attach(receiver.url)
     run_spans(20)
-    assert attachment.flush(30)
+    assert attachment.flush(60)
     assert numbers(receiver.requests[2:]) == list(range(20))
     said = [r.getMessage() for r in caplog.records if r.name == "telemetry"]
     assert len([text for text in said if "cannot reach" in text]) == 1
@@ -72,7 +72,7 @@ def test_what_passes_is_tried_again_and_announced_once(attach, receiver, run_spa
 
 
 def test_an_endpoint_that_is_down_is_announced_once_and_what_is_lost_is_counted(
-    bus, attach, free_port, run_spans, caplog, drops, wait_until
+    bus, attach, free_port, run_spans, caplog, drops, wait_until, ended
 ):
     attachment = attach(f"http://127.0.0.1:{free_port}", queue_size=20, flush_timeout=0.5)
     run_spans(5)
@@ -80,17 +80,18 @@ def test_an_endpoint_that_is_down_is_announced_once_and_what_is_lost_is_counted(
     for _ in range(100):
         bus.execute(("my", "note"), {})
     attachment.detach()
+    ended(attachment)
     assert len([r for r in caplog.records if "cannot reach" in r.getMessage()]) == 1
     assert not [r for r in caplog.records if r.name.startswith("opentelemetry")]
     assert sum(count for count, _ in drops) > 0
 
 
 def test_every_event_is_sent_or_counted_when_the_end_comes_while_it_is_down(
-    bus, attach, receiver, run_spans, drops, wait_until
+    bus, attach, receiver, run_spans, drops, wait_until, ended
 ):
     attachment = attach(receiver.url, flush_timeout=0.3)
     run_spans(10)
-    assert attachment.flush()
+    assert attachment.flush(60)
     assert len(numbers(receiver.requests)) == 10
     receiver.always = (503, {})
     before = len(receiver.requests)
@@ -101,8 +102,7 @@ def test_every_event_is_sent_or_counted_when_the_end_comes_while_it_is_down(
         bus.execute(stops, {"duration": 5}, {"telemetry_span_context": context})
     wait_until(lambda: len(receiver.requests) > before)
     attachment.detach()
-    wait_until(lambda: sum(count for count, _ in drops) >= 7)
-    attachment._worker._thread.join(10)
+    ended(attachment)
     assert sum(count for count, _ in drops) == 7
 
 
@@ -145,13 +145,14 @@ def test_an_endpoint_that_hangs_or_breaks_off_does_not_hold_the_end(
 
 
 def test_refused_credentials_end_it_and_name_where_they_come_from(
-    attach, receiver, run_spans, failures, caplog, wait_until
+    attach, receiver, run_spans, failures, caplog, ended
 ):
     receiver.always = (401, {})
     url = receiver.url.replace("http://", "http://user:hunter33@")
     attachment = attach(url, headers={"x-key": "hunter22"})
     run_spans(1)
-    (metadata,) = wait_until(lambda: failures)
+    ended(attachment)
+    (metadata,) = failures
     assert isinstance(metadata["reason"], handlers.CredentialsError)
     host = receiver.url.removeprefix("http://")
     assert str(metadata["reason"]) == (
@@ -184,12 +185,13 @@ def test_an_endpoint_without_a_signal_is_an_error_that_says_how_to_leave_it_out(
 
 @pytest.mark.parametrize("status", [302, 307, 405])
 def test_an_address_that_is_no_endpoint_is_an_error_that_says_so(
-    attach, receiver, run_spans, failures, wait_until, status
+    attach, receiver, run_spans, failures, ended, status
 ):
     receiver.always = (status, {"Location": "/elsewhere"})
-    attach(receiver.url)
+    attachment = attach(receiver.url)
     run_spans(1)
-    (metadata,) = wait_until(lambda: failures)
+    ended(attachment)
+    (metadata,) = failures
     assert str(metadata["reason"]).startswith(
         f"Handler 'opentelemetry': {receiver.url}/v1/traces answered {status} "
     )
@@ -215,7 +217,7 @@ def test_a_batch_that_is_refused_is_counted_and_the_next_one_is_sent(
     attach, receiver, run_spans, drops
 ):
     receiver.answers = [(400, {})]
-    attachment = attach(receiver.url)
+    attachment = attach(receiver.url, export_interval=3600.0)
     run_spans(3)
     attachment.flush()
     run_spans(2)
@@ -259,7 +261,8 @@ def answering():
 def test_what_an_endpoint_takes_in_part_is_counted(attach, answering, run_spans, drops):
     partial = ExportTracePartialSuccess(rejected_spans=2, error_message="too old")
     message = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
-    attachment = attach(answering(200, "application/x-protobuf", lambda headers: message))
+    url = answering(200, "application/x-protobuf", lambda headers: message)
+    attachment = attach(url, export_interval=3600.0)
     run_spans(3)
     attachment.detach()
     assert [(count, metadata["policy"]) for count, metadata in drops] == [(2, "refused")]
@@ -356,7 +359,7 @@ def test_metrics_that_could_not_be_sent_are_sent_later(bus, attach, receiver):
     attachment = attach(receiver.url, signals=["metrics"], metrics=steps)
     for _ in range(4):
         bus.execute(STEP, {})
-    assert attachment.flush(30)
+    assert attachment.flush(60)
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
         ExportMetricsServiceRequest,
     )

@@ -209,27 +209,28 @@ def test_an_event_of_a_time_that_cannot_be_is_sent(bus, attach, receiver, drops,
 
 
 def test_a_signal_that_is_down_does_not_hold_up_the_others(
-    bus, attach, receiver, free_port, caplog, monkeypatch
+    bus, attach, receiver, free_port, caplog, monkeypatch, wait_until
 ):
     dead = f"http://127.0.0.1:{free_port}/v1/metrics"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", dead)
-    attachment = attach(endpoint=None)
+    attachment = attach(endpoint=None, flush_timeout=0.5)
     for number in range(3):
         bus.execute(STEP, {"loss": 1.0})
         with bus.span(("stage", f"s{number}")):
             pass
         bus.execute(("my", "note"), {})
         assert attachment.flush(1.0) is False  # the metrics wait
-        assert len(received(receiver, "/v1/traces")) == number + 1
-        assert len(received(receiver, "/v1/logs")) == number + 1
+        for path in ("/v1/traces", "/v1/logs"):
+            wait_until(lambda path=path, n=number: len(received(receiver, path)) == n + 1)
+    wait_until(lambda: "cannot reach" in caplog.text)
     said = [r.getMessage() for r in caplog.records if "cannot reach" in r.getMessage()]
     assert len(said) == 1
     assert dead in said[0]
 
 
 def test_of_a_signal_that_is_down_the_oldest_is_lost_while_another_works(
-    bus, attach, receiver, free_port, drops, monkeypatch
+    bus, attach, receiver, free_port, drops, monkeypatch, wait_until, ended
 ):
     monkeypatch.setattr("handlers.otlp.MOST", 20)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
@@ -244,10 +245,10 @@ def test_of_a_signal_that_is_down_the_oldest_is_lost_while_another_works(
     attachment.flush(1.0)
     bus.execute(("my", "note"), {})
     attachment.flush(1.0)
-    assert len(received(receiver, "/v1/logs")) == 2
-    assert sum(count for count, _ in drops) == 80
+    wait_until(lambda: len(received(receiver, "/v1/logs")) == 2)
+    wait_until(lambda: sum(count for count, _ in drops) == 80)
     attachment.detach()
-    attachment._worker._thread.join(30)
+    ended(attachment)
     assert sum(count for count, _ in drops) == 100
 
 
@@ -269,7 +270,7 @@ def test_while_none_works_events_wait_in_the_queue(
 
 
 def test_at_the_end_an_endpoint_is_not_asked_before_the_time_that_it_wants(
-    bus, attach, receiver, drops, wait_until
+    bus, attach, receiver, drops, wait_until, ended
 ):
     receiver.always = (429, {"Retry-After": "600"})
     attachment = attach(signals=["traces"], flush_timeout=60.0)
@@ -277,6 +278,6 @@ def test_at_the_end_an_endpoint_is_not_asked_before_the_time_that_it_wants(
         pass
     wait_until(lambda: receiver.requests)
     attachment.detach()  # which does not wait for a minute either
-    attachment._worker._thread.join(30)
+    ended(attachment)
     assert len(receiver.requests) == 1
     assert sum(count for count, _ in drops) == 1

@@ -302,7 +302,7 @@ def test_many_threads_emit_while_it_is_fetched(bus, prometheus, scrape):
     together = threading.Barrier(4)
 
     def emit():
-        together.wait(30)
+        together.wait(60)
         for number in range(300):
             bus.execute(STEP, {}, {"number": number})
 

@@ -189,7 +189,9 @@ def test_no_secret_is_shown_of_a_url_with_a_mistake(bus, witness, sink):
 
 
 @pytest.mark.parametrize("trouble", ["refused", "401", "password"])
-def test_no_secret_is_shown_by_wandb(bus, witness, troubled, tmp_path, monkeypatch, trouble):
+def test_no_secret_is_shown_by_wandb(
+    bus, witness, troubled, tmp_path, monkeypatch, wait_until, trouble
+):
     for variable in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(variable)
     for variable in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_DIR"):
@@ -213,6 +215,7 @@ def test_no_secret_is_shown_by_wandb(bus, witness, troubled, tmp_path, monkeypat
     }
     try:
         seen = run_through(bus, "wandb", options)
+        wait_until(lambda: wandb.run is None)
     finally:
         wandb.teardown()
     text = assert_nothing_leaked(witness, seen)

@@ -196,6 +196,12 @@ def no_variables(monkeypatch):
     monkeypatch.setenv("DD_ORIGIN_DETECTION_ENABLED", "false")
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch):
+    """A busy machine has its time: five seconds are for users, who wait for them."""
+    monkeypatch.setattr("handlers.datadog_client.FLUSH_TIMEOUT", 60.0)
+
+
 @pytest.fixture
 def agent():
     """An agent that listens on UDP."""

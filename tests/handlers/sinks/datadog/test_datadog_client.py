@@ -273,7 +273,7 @@ def test_with_a_key_it_needs_no_agent(client, receiver):
     assert "0123456789abcdef" not in repr(metrics)
     metrics.gauge("training.loss", 0.5)
     metrics.event("title", "text")
-    assert metrics.flush(30)
+    assert metrics.flush(60)
 
     found = {path: json.loads(body) for path, _, body in receiver.requests}
 
@@ -293,7 +293,7 @@ def test_a_child_uses_a_socket_of_its_own(client, agent, in_child):
 
     def child():
         metrics.gauge("child", 2)
-        assert metrics.flush(30)
+        assert metrics.flush(60)
 
     in_child(child)
     assert metrics.flush()

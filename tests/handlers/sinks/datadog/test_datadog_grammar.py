@@ -179,7 +179,7 @@ def test_8000_events_of_the_bus_arrive_as_the_grammar_has_it(bus, received, emit
 @given(calls=st.lists(CALL, min_size=20, max_size=20))
 def test_2000_calls_of_the_client_arrive_as_the_grammar_has_it(metrics, received, calls):
     say(metrics, calls)
-    assert metrics.flush(30)
+    assert metrics.flush(60)
 
     lines = received()
 
@@ -201,7 +201,7 @@ def test_500_calls_arrive_over_the_api(receiver, calls):
     receiver.requests.clear()
     with DatadogMetrics(api_key="0123456789abcdef", api_host=receiver.url) as client:
         say(client, calls)
-        assert client.flush(30)
+        assert client.flush(60)
 
     found = [(path, json.loads(body)) for path, _, body in receiver.requests]
 

@@ -44,6 +44,10 @@ def series(receiver, path="/api/v1/series"):
     ]
 
 
+LATER = 2 * START
+"""In an interval that does not end in a test: it is sent by a flush, and by nothing before."""
+
+
 def test_points_that_wait_behind_an_api_that_hangs_are_counted_at_the_end(
     bus, attach_api, receiver, drops
 ):
@@ -96,15 +100,15 @@ def test_in_the_emitters_thread_an_event_is_lost_once(bus, attach_api, receiver,
     assert total(drops) == 10
 
 
-def test_what_waits_when_the_key_is_refused_is_counted(bus, attach_api, receiver, drops):
+def test_what_waits_when_the_key_is_refused_is_counted(
+    bus, attach_api, receiver, drops, wait_until, ended
+):
     receiver.always = (401, {})
     handler = attach_api(dd_events=[("other", "event")])
-    emit(bus, 25, at=2 * START)  # that interval does not end in this test
-    wait = threading.Event()
-    handler.handler.idle()
-    wait.wait(0.2)
+    emit(bus, 25, at=LATER)
+    wait_until(lambda: handler.handler.kept() == 25)
     bus.execute(("other", "event"), {}, {})
-    handler.flush(30)
+    ended(handler)
 
     assert not handler.active
     assert (25, "refused") in [(count, metadata["policy"]) for count, metadata in drops]
@@ -122,10 +126,10 @@ def test_lines_of_an_event_count_as_one(bus, attach, free_port, drops):
 def test_a_request_that_is_too_large_is_cut(bus, attach_api, receiver, drops):
     receiver.answers = [(413, {}), (413, {})]
     handler = attach_api(metrics=[last_value("my.event.x", tags=["layer"])], max_tag_values=5000)
-    with at_time(START * 10**9):
+    with at_time(LATER * 10**9):
         for number in range(8):
             bus.execute(EVENT, {"x": number}, {"layer": f"l{number}"})
-    assert handler.flush(30)
+    assert handler.flush(60)
     handler.detach()
 
     sizes = [len(json.loads(body)["series"]) for _, _, body in receiver.requests]
@@ -141,7 +145,7 @@ def test_many_series_are_several_requests(bus, attach_api, receiver, drops):
     with at_time(START * 10**9):
         for number in range(2500):
             bus.execute(EVENT, {"x": number}, {"layer": f"l{number}"})
-    assert handler.flush(30)
+    assert handler.flush(60)
 
     assert all(len(body) <= 2_000_000 for _, _, body in receiver.requests)
     assert len(receiver.requests) >= 3
@@ -152,7 +156,7 @@ def test_a_series_that_is_too_large_alone_is_counted_in_events(bus, attach_api, 
     receiver.always = (413, {})
     with attach_api() as handler:
         emit(bus, 12)
-        handler.flush(30)
+        handler.flush(60)
 
     assert [(count, metadata["policy"]) for count, metadata in drops] == [(12, "refused")]
 
@@ -160,11 +164,11 @@ def test_a_series_that_is_too_large_alone_is_counted_in_events(bus, attach_api, 
 def test_a_distribution_keeps_all_its_values(bus, attach_api, receiver, drops):
     metrics = [distribution("my.event.x", report_as="d", sampling_rate=0.5)]
     handler = attach_api(metrics=metrics)
-    emit(bus, 2500)
-    assert handler.flush(30)
+    emit(bus, 2500, at=LATER)
+    assert handler.flush(60)
 
     sent = [one["points"] for one in series(receiver, "/api/v1/distribution_points")]
-    assert {points[0][0] for points in sent} == {START}
+    assert {points[0][0] for points in sent} == {LATER}
     assert sorted(value for points in sent for value in points[0][1]) == list(range(2500))
     assert max(len(points[0][1]) for points in sent) == 1000
 
@@ -176,7 +180,7 @@ def test_points_that_come_after_their_interval_are_added_to_it(
     emit(bus, 5)
     wait_until(lambda: series(receiver))
     emit(bus, 1)
-    assert handler.flush(30)
+    assert handler.flush(60)
 
     assert [one["points"] for one in series(receiver)][-1] == [[START, 6]]
 
@@ -185,7 +189,7 @@ def test_an_integer_of_any_size_does_not_cost_what_waits_with_it(client, receive
     metrics = client(api_key=KEY, api_host=receiver.url)
     for name, value in (("small", 1), ("large", 2**70), ("true", True)):
         metrics.gauge(name, value)
-    assert metrics.flush(30)
+    assert metrics.flush(60)
 
     found = {one["metric"]: one["points"][0][1] for one in series(receiver)}
     assert found == {"small": 1, "large": float(2**70), "true": 1}
@@ -217,7 +221,7 @@ def test_two_that_lose_in_the_emitters_threads_do_not_wait_for_each_other(bus, a
     def meet(event, measurements, metadata, config):
         """Hold whoever announces until the other one does, with what locks they have."""
         announced.append(metadata["handler_id"])
-        meeting.wait(30)
+        meeting.wait(60)
         other = second if metadata["handler_id"] == "first" else first
         other.handler(("training", "step"), {"loss": 1.0}, {}, None)
 
@@ -236,7 +240,7 @@ def test_two_that_lose_in_the_emitters_threads_do_not_wait_for_each_other(bus, a
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     stuck = any(thread.is_alive() for thread in threads)
     if stuck:
         faulthandler.dump_traceback()

@@ -46,7 +46,7 @@ def test_the_time_is_the_events_and_not_that_of_delivery(bus, attach, client, ur
         time.sleep(0.3)
         holder.execute("ROLLBACK")
     holder.close()
-    assert attachment.flush(30)
+    assert attachment.flush(60)
     (loss,) = client.get_metric_history(attachment.handler.run_id, "training.loss")
     assert loss.timestamp <= emitted_before
     attachment.detach()
@@ -258,7 +258,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
 telemetry.execute(("training", "step"), {{"loss": 2.5}}, {{"step": 1}})
 assert not attachment.flush(1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
-assert attachment.flush(30)
+assert attachment.flush(60)
 telemetry.detach("mlflow")
 print(attachment.handler.run_id)
 """
@@ -282,7 +282,7 @@ def test_a_forked_child_writes_to_the_run_and_does_not_end_it(
         engine = attachment.handler._run._engine
         assert engine.pool.checkedin() == 0, "a connection of the parent's would be used"
         bus.execute(STEP, {"loss": 2.0}, {"step": 2})
-        assert attachment.flush(30)
+        assert attachment.flush(60)
         attachment.detach()
 
     in_child(child)
@@ -330,13 +330,13 @@ def test_a_fork_while_the_worker_writes_stops_neither(bus, attach, history, in_c
 
             def child(number=number):
                 bus.execute(STEP, {"child": float(number)}, {"step": number})
-                assert attachment.flush(30)
+                assert attachment.flush(60)
 
             in_child(child)
     finally:
         stop.set()
         thread.join()
-    attachment.flush(30)
+    attachment.flush(60)
     attachment.detach()
     found = history(attachment.handler.run_id, "training.child")
     assert found == [(number, float(number)) for number in range(8)]
@@ -357,7 +357,7 @@ socket.getaddrinfo = refuse
 import handlers, telemetry
 attachment = handlers.attach("mlflow", tracking_uri={uri!r}, experiment="unheard of")
 telemetry.execute(("training", "step"), {{"loss": 2.5}}, {{"step": 1}})
-attachment.flush(30)
+attachment.flush(60)
 telemetry.detach("mlflow")
 print(asked)
 """,

@@ -184,27 +184,27 @@ def test_a_request_that_hangs_is_given_up_and_repeated(
 
 
 def test_a_server_that_breaks_off_its_answers_is_asked_again(
-    bus, attach, receiver, drops, wait_until
+    bus, attach, receiver, drops, wait_until, ended
 ):
     receiver.breaks = True
     attachment = attach(receiver.url, flush_timeout=0.2)
     bus.execute(STEP, {"loss": 0.5}, {"step": 1})
     wait_until(lambda: len(receiver.requests) >= 2)
     attachment.detach()
+    ended(attachment)
     assert sum(count for count, _ in drops) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_wrong_credentials_name_the_variable_and_show_no_value(
-    bus, attach, receiver, failures, status, monkeypatch, caplog, wait_until
+    bus, attach, receiver, failures, status, monkeypatch, caplog, ended
 ):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-0123456789")
     receiver.always = (status, {})
     attachment = attach(receiver.url)
     bus.execute(STEP, {"loss": 0.5}, {"step": 1})
-    wait_until(lambda: failures)
-    attachment.detach()
+    ended(attachment)
     (error,) = failures
     assert isinstance(error, handlers.CredentialsError)
     assert str(error) == (
@@ -262,11 +262,11 @@ def test_a_forked_child_sends_to_the_run_that_its_parent_made(
 ):
     attachment = attach(server.url)
     bus.execute(STEP, {"loss": 1.0}, {"step": 1})
-    assert attachment.flush(30)
+    assert attachment.flush(60)
 
     def child():
         bus.execute(STEP, {"loss": 2.0}, {"step": 2})
-        assert attachment.flush(30)
+        assert attachment.flush(60)
         attachment.detach()
 
     in_child(child)

@@ -56,14 +56,21 @@ def test_two_relays_of_a_group_share_the_events(
         return groups and groups[0]["consumers"] == 2
 
     wait_until(both_wait)
-    for number in range(20):  # together they fit into one read
-        send(*range(100 * number, 100 * number + 100))
+    sent = 0
+
+    def both_have_some():
+        nonlocal sent
+        send(*range(sent, sent + 100))
+        sent += 100
+        return all(path.exists() and path.stat().st_size for path in paths)
+
+    wait_until(both_have_some)
     wait_until(lambda: client.xinfo_groups("trainbus")[0]["lag"] == 0)
     for one in relays:
         one.terminate()
         assert one.wait(60) == 0
     shares = [steps(read(path)) for path in paths]
-    assert sorted(shares[0] + shares[1]) == list(range(2000))
+    assert sorted(shares[0] + shares[1]) == list(range(sent))
     assert all(shares)
     assert all(share == sorted(share) for share in shares)
 
@@ -123,7 +130,7 @@ def test_a_signal_ends_a_relay_in_good_order(
     send(*range(100))
     wait_until(lambda: path.exists() and path.stat().st_size > 0)
     relay.send_signal(getattr(signal, name))
-    _, said = relay.communicate(timeout=60)
+    _, said = relay.communicate(timeout=300)
     assert relay.returncode == 0
     assert said.splitlines()[-1].startswith("Relayed ")
     delivered = steps(read(path))
@@ -140,7 +147,7 @@ def test_a_relay_waits_for_a_server_that_is_away(
     assert before[1].startswith("Handler 'telemetry relay' cannot reach unix://")
     start()
     send(0, 1)
-    _, after = relay.communicate(timeout=60)
+    _, after = relay.communicate(timeout=300)
     assert relay.returncode == 0
     assert steps(read(path)) == [0, 1]
     assert after.count("reaches unix://") == 1
@@ -156,7 +163,7 @@ def test_a_relay_goes_on_when_the_server_has_lost_the_stream(
     wait_until(lambda: path.exists() and path.stat().st_size > 0)
     client.delete("trainbus")
     send(1)
-    _, said = relay.communicate(timeout=60)
+    _, said = relay.communicate(timeout=300)
     assert relay.returncode == 0
     assert steps(read(path)) == [0, 1]
     assert "Stream 'trainbus' has lost its group 'relay'" in said

@@ -68,7 +68,7 @@ def test_a_first_relay_tells_what_the_bound_had_removed_before(
     assert left < 1000
     path = tmp_path / "m.jsonl"
     relay = start_relay("--to", "jsonl", "--option", f"path={path}", "--until-idle", 2.5)
-    relay.communicate(timeout=60)
+    relay.communicate(timeout=300)
     assert relay.returncode == 0
     records = read(path)
     assert announced(records) == [3000 - left]
@@ -187,7 +187,7 @@ def test_two_urls_of_one_database_are_told(one, other, same):
 def test_a_batch_is_held_however_slow_its_handlers_are(
     server, send, start_relay, tmp_path, read, steps, client, wait_until
 ):
-    """A flush takes twice as long as a relay may be silent, and longer than it waits at once."""
+    """A flush takes longer than a relay may be silent, and than it waits at once."""
     slow = tmp_path / "slow_site"
     (slow / "slow-1.dist-info").mkdir(parents=True)
     (slow / "slow-1.dist-info" / "METADATA").write_text("Name: slow\nVersion: 1\n")
@@ -198,7 +198,7 @@ def test_a_batch_is_held_however_slow_its_handlers_are(
     sinks = [part for n in range(3) for part in ("--to", "slow", "--option", f"path=s{n}")]
     send(0)
     relays = [
-        start_relay(*sinks, "--claim-after", 0.9, "--consumer", name, site=slow) for name in "ab"
+        start_relay(*sinks, "--claim-after", 4.5, "--consumer", name, site=slow) for name in "ab"
     ]
     wait_until(lambda: client.exists("trainbus") and client.xinfo_groups("trainbus"))
     wait_until(
@@ -209,7 +209,7 @@ def test_a_batch_is_held_however_slow_its_handlers_are(
     )
     for one in relays:
         one.terminate()
-        one.communicate(timeout=60)
+        one.communicate(timeout=300)
     assert [(tmp_path / f"s{n}").read_text() for n in range(3)] == ["x", "x", "x"]
 
 
@@ -228,7 +228,7 @@ class Slow:
             file.write("x")
 
     def flush(self):
-        time.sleep(1.8)
+        time.sleep(6)
 
 
 def create(site, *, path):
@@ -236,7 +236,7 @@ def create(site, *, path):
 """
 
 
-def test_handlers_that_hang_end_together(server, send, relay, client, monkeypatch, receiver):
+def test_handlers_that_hang_end_together(server, send, relay, monkeypatch, receiver, wait_until):
     monkeypatch.setattr(handlers.relay, "GRACE", 0.1)
     send(0)
     receiver.hangs = True
@@ -245,13 +245,21 @@ def test_handlers_that_hang_end_together(server, send, relay, client, monkeypatc
         for number in range(6)
         for part in (
             *("--to", "webhook", "--option", f"url={receiver.url}", "--option", f"id=w{number}"),
-            *("--option", "flush_timeout=2", "--option", "timeout=60"),
+            *("--option", "flush_timeout=3", "--option", "timeout=60"),
         )
     ]
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
+    began = []
+
+    def interrupt():
+        wait_until(lambda: len(receiver.requests) == 6)
+        began.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     relay(*sinks, expect=1)
-    assert time.monotonic() - began < 10  # and not six times two seconds
+    assert time.monotonic() - began[0] < 15  # and not six times three seconds
+    interrupting.join()
 
 
 def test_a_mapping_can_have_what_comes_from_a_variable(server, send, relay, receiver):

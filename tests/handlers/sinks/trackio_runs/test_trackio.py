@@ -17,7 +17,7 @@ STEP = ("training", "step")
 
 
 def test_names_values_and_steps_are_those_that_were_emitted(attach, bus, rows, select):
-    with attach(group="g", config={"lr": 0.1}) as attachment:
+    with attach(group="g", config={"lr": 0.1}, flush_interval=3600.0) as attachment:
         bus.execute(STEP, {"loss": 2.5, "lr": 2e-4}, {"step": 7})
         group = {"key": ("layer", "conv.1"), "algo": "agc", "scope": "per_layer", "step": 7}
         bus.execute(("smartclip", "clip", "group"), {"grad_norm": 3.0, "clipped": True}, group)
@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_kept_as_trackio_writes_it(attach, bus, rows):
 
 def test_the_time_of_a_row_is_that_of_its_first_event(attach, bus, select):
     before = time.time()
-    with attach(flush_interval=2.0):
+    with attach(flush_interval=3600.0):
         bus.execute(STEP, {"loss": 1.0}, {"step": 1})
         after = time.time()
         time.sleep(0.2)
@@ -174,8 +174,11 @@ handlers.attach("trackio", project=sys.argv[1], name="a", dir=sys.argv[2])
 for step in range(1, 301):
     telemetry.execute(("training", "step"), {"loss": step / 4}, {"step": step})
 if len(sys.argv) > 3:
-    import os, time
-    time.sleep(2)
+    import os, pathlib, sqlite3, time
+    (file,) = pathlib.Path(sys.argv[2]).glob("*.db")
+    database = sqlite3.connect(file)
+    while database.execute("select count(*) from metrics").fetchone() != (300,):
+        time.sleep(0.05)
     os.kill(os.getpid(), 9)
 """
 
@@ -198,7 +201,7 @@ def test_trackios_own_command_reads_it(attach, bus, project):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     found = json.loads(done.stdout)
     assert [(point["step"], point["value"]) for point in found["values"]] == [(1, 0.25), (2, 0.5)]

@@ -49,18 +49,20 @@ def test_a_database_that_is_locked_gets_its_rows_later(
     assert rows() == [(1, {"training/loss": 1.0}), (2, {"training/loss": 2.0})]
 
 
-def test_what_cannot_be_written_to_the_end_is_counted(attach, bus, drops, database, wait_until):
-    with attach(flush_timeout=0.3):
+def test_what_cannot_be_written_to_the_end_is_counted(attach, bus, drops, database, ended):
+    with attach(flush_timeout=0.3) as attachment:
         database.unlink()
         database.mkdir()
         bus.execute(STEP, {"loss": 1.0}, {"step": 1})
         bus.execute(STEP, {"loss": 1.0}, {"step": 2})
-    wait_until(lambda: drops)
+    ended(attachment)
     assert drops == [(2, {"handler_id": "trackio", "policy": "drop_oldest"})]
     database.rmdir()
 
 
-def test_of_rows_that_wait_the_oldest_go(attach, bus, rows, drops, database, monkeypatch):
+def test_of_rows_that_wait_the_oldest_go(
+    attach, bus, rows, drops, database, monkeypatch, wait_until
+):
     monkeypatch.setattr("handlers.trackio.MOST", 3)
     with attach(events=STEP) as attachment:
         kept = database.rename(database.with_suffix(".kept"))
@@ -68,6 +70,7 @@ def test_of_rows_that_wait_the_oldest_go(attach, bus, rows, drops, database, mon
         for step in range(1, 6):
             bus.execute(STEP, {"loss": 1.0}, {"step": step})
         assert attachment.flush(0.5) is False
+        wait_until(lambda: attachment.lost == {"trackio_unwritable": 2})
         database.rmdir()
         kept.rename(database)
     assert [step for step, _ in rows()] == [3, 4, 5]
@@ -75,15 +78,16 @@ def test_of_rows_that_wait_the_oldest_go(attach, bus, rows, drops, database, mon
     assert {metadata["policy"] for _, metadata in drops} == {"trackio_unwritable"}
 
 
-def test_a_database_that_is_none_detaches_the_handler(attach, bus, project, database, wait_until):
-    failures = []
-    bus.attach("failures", ("telemetry", "handler", "failure"), lambda *e: failures.append(e[2]))
+def test_a_database_that_is_none_detaches_the_handler(
+    attach, bus, project, database, failures, ended
+):
     with attach() as attachment:
         for file in database.parent.glob(f"{database.name}*"):
             file.unlink()
         database.write_text("no database" * 100)
         bus.execute(STEP, {"loss": 1.0}, {"step": 1})
-        wait_until(lambda: not attachment.active)
+        ended(attachment)
+    assert not attachment.active
     (failure,) = failures
     assert isinstance(failure["reason"], DeliveryError)
     assert str(failure["reason"]) == (
@@ -97,7 +101,7 @@ def test_what_a_locked_database_does_not_take_is_counted_when_detached(
 ):
     attachment = attach(events=STEP, flush_timeout=1.5)
     bus.execute(STEP, {"loss": 1.0}, {"step": 1})
-    assert attachment.flush(10)
+    assert attachment.flush(60)
     holder = lock()
     for step in range(2, 102):
         bus.execute(STEP, {"loss": 1.0}, {"step": step})
@@ -113,7 +117,7 @@ def test_what_a_locked_database_does_not_take_is_counted_when_detached(
 def test_a_flush_that_is_not_possible_lets_the_worker_go_on(attach, bus, drops, rows, lock):
     with attach(events=STEP, queue_size=50) as attachment:
         bus.execute(STEP, {"loss": 1.0}, {"step": 1})
-        assert attachment.flush(10)
+        assert attachment.flush(60)
         holder = lock()
         bus.execute(STEP, {"loss": 1.0}, {"step": 2})
         assert attachment.flush(0.2) is False
@@ -127,7 +131,7 @@ def test_a_flush_that_is_not_possible_lets_the_worker_go_on(attach, bus, drops, 
 
 
 def test_an_error_that_does_not_pass_counts_what_waited(
-    attach, bus, drops, failures, lock, database, wait_until, caplog
+    attach, bus, drops, failures, lock, database, wait_until, ended, caplog
 ):
     with attach(events=STEP, flush_interval=0.2) as attachment:
         holder = lock()
@@ -138,7 +142,8 @@ def test_an_error_that_does_not_pass_counts_what_waited(
         for file in database.parent.glob(f"{database.name}*"):
             file.unlink()
         database.write_text("no database" * 100)
-        wait_until(lambda: not attachment.active)
+        ended(attachment)
+    assert not attachment.active
     assert [metadata["policy"] for _, metadata in drops] == ["refused"]
     assert sum(count for count, _ in drops) == 3
     assert len(failures) == 1
@@ -155,7 +160,7 @@ def test_an_alert_may_say_anything(attach, bus, failures, select):
         for text in ("a\ud800", Mute()):
             metadata = {"rule": text, "message": text, "severity": text, "step": 1}
             bus.execute(("alert", "raised"), {"value": 1.0}, metadata)
-        assert attachment.flush(10)
+        assert attachment.flush(60)
         assert attachment.active
     assert failures == []
     found = select("select title, text, level from alerts order by id")
@@ -166,6 +171,6 @@ def test_an_alert_may_say_anything(attach, bus, failures, select):
 def test_a_place_beyond_64_bits_is_none(attach, bus, rows, failures):
     with attach() as attachment:
         bus.execute(("training", "epoch"), {"loss": 1.0}, {"epoch": 10**400})
-        assert attachment.flush(10)
+        assert attachment.flush(60)
     assert failures == []
     assert rows() == [(0, {"training/loss": 1.0})]

@@ -23,9 +23,11 @@ QUICK = {"x_disable_stats": True, "x_disable_machine_info": True, "disable_git":
 def chunks_of(data):
     """The chunks of a log of LevelDB's format, behind W&B's header of seven bytes.
 
-    A killed process leaves a chunk that is cut off at the very end; no other is allowed.
+    A killed process leaves a chunk that is cut off at the very end; no other is allowed. So does
+    one that is just writing it.
     """
-    assert data[:7] == b":W&B\xe1\xbe\x00", data[:7]
+    header = b":W&B\xe1\xbe\x00"
+    assert data[:7] == header[: len(data)], data[:7]
     position = 7
     while position < len(data):
         left = BLOCK - position % BLOCK
@@ -153,9 +155,12 @@ def written(tmp_path):
 def runs(written, wait_until, tmp_path):
     """Read the runs when all are finished: W&B's own process writes the last of it by itself."""
 
+    def finished(folder):
+        found = written(folder)
+        return found if all(run.exits for run in found) else []
+
     def runs(folder=tmp_path):
-        wait_until(lambda: all(run.exits for run in written(folder)))
-        return written(folder)
+        return wait_until(lambda: finished(folder))
 
     return runs
 
@@ -201,7 +206,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hangs_on = self.server.hangs_on
         if self.server.hangs or (hangs_on and self.path.endswith(hangs_on)):
-            self.server.released.wait(60)
+            self.server.released.wait(600)
         if self.path.endswith("/file_stream"):
             self.server.streams.append(json.loads(body))
         answer = json.dumps(self.answer(body)).encode()

@@ -85,7 +85,11 @@ telemetry.execute(("training", "step"), {"loss": 5.0}, {"step": 5})
 )
 
 
-@pytest.mark.parametrize(("between", "at_the_end"), [(0.002, 0.0), (0.0, 1.5)])
+LAST = 3.0
+"""Seconds: one is the handler's, the others are for a busy machine."""
+
+
+@pytest.mark.parametrize(("between", "at_the_end"), [(0.006, 0.0), (0.0, LAST + 0.5)])
 def test_a_killed_run_has_all_but_its_last_second(
     run_script, tmp_path, wandb_home, written, values, between, at_the_end
 ):
@@ -93,7 +97,7 @@ def test_a_killed_run_has_all_but_its_last_second(
     run_script(KILLED, log, between, at_the_end, expect=-signal.SIGKILL)
     *emitted, (_, killed) = [line.split() for line in log.read_text().splitlines()]
     assert len(emitted) == 1000
-    safe = {int(step) for step, moment in emitted if float(moment) < float(killed) - 1.0}
+    safe = {int(step) for step, moment in emitted if float(moment) < float(killed) - LAST}
     assert len(safe) > 100
     (run,) = written(wandb_home)
     found = {}

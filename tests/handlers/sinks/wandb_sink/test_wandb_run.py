@@ -71,14 +71,15 @@ def test_a_run_of_its_own_is_the_active_one_until_it_is_detached(attach, bus, ve
     assert found.exits == [0]
 
 
-def test_a_run_that_somebody_finishes_detaches_the_handler(attach, begin, bus, wait_until, caplog):
+def test_a_run_that_somebody_finishes_detaches_the_handler(attach, begin, bus, ended, caplog):
     failures = []
     bus.attach("failures", ("telemetry", "handler", "failure"), lambda *e: failures.append(e[2]))
     run = begin()
     with attach(run=run) as attachment:
         run.finish()
         bus.execute(STEP, {"loss": 1.0}, {"step": 1})
-        wait_until(lambda: not attachment.active)
+        ended(attachment)
+    assert not attachment.active
     (failure,) = failures
     assert isinstance(failure["reason"], DeliveryError)
     assert str(failure["reason"]).startswith(
