@@ -51,7 +51,7 @@ def new_recorder():
 def run_script(tmp_path):
     """Run a Python program in a process of its own; what it says must be on stdout."""
 
-    def run(source, *arguments, cwd=tmp_path, timeout=60):
+    def run(source, *arguments, cwd=tmp_path, timeout=300):
         script = tmp_path / "script.py"
         script.write_text(source)
         return subprocess.run(

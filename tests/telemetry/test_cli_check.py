@@ -134,18 +134,18 @@ def test_a_file_that_cannot_be_opened(check, tmp_path):
 
 def test_another_end_that_is_not_there(check):
     url = "url=redis://u:hidden-word@127.0.0.1:1/0"
-    lines = check("redis", "--option", url, "--timeout", "0.3", expect=1)
+    lines = check("redis", "--option", url, "--timeout", "2", expect=1)
+    lines.remove(  # it comes with the stage at which the worker found out
+        "                    Handler 'redis' cannot reach redis://***@127.0.0.1:1/0 "
+        "(ConnectionError: Error 111 connecting to 127.0.0.1:1. Connection refused.); it goes "
+        "on trying."
+    )
     assert lines[6:] == [
-        "FAILED  delivered   not within 0.3 s",
-        (
-            "                    Handler 'redis' cannot reach redis://***@127.0.0.1:1/0 "
-            "(ConnectionError: Error 111 connecting to 127.0.0.1:1. Connection refused.); it goes "
-            "on trying."
-        ),
+        "FAILED  delivered   not within 2 s",
         "FAILED  closed      lost: 1 (drop_oldest)",
         (
             "                    Handler 'redis', events lost so far: 1 (drop_oldest): no end "
-            "within 0.3 s"
+            "within 2.0 s"
         ),
     ]
 
@@ -202,7 +202,7 @@ def test_a_process_of_another_rank_is_told_so(check):
 
 def test_colours_are_for_terminals():
     command = [sys.executable, "-W", "error", "-m", "telemetry", "check", "memory"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
     coloured = CliRunner().invoke(commands, ["check", "memory"], color=True)

@@ -143,11 +143,11 @@ def test_one_block_shared_by_threads_is_left_by_each(seen):
 
     def work(first):
         with block:
-            inside.wait(10)
+            inside.wait(60)
             if not first:
-                left.wait(10)
+                left.wait(60)
         if first:
-            left.wait(10)
+            left.wait(60)
         found.append(seen())
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (True, False)]

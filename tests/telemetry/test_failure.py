@@ -218,7 +218,7 @@ def test_failing_in_two_threads_at_once_announces_both(bus, recorder, caplog):
     together = threading.Barrier(2)
 
     def fail_together(*_):
-        together.wait(10)
+        together.wait(60)
         raise ValueError
 
     bus.attach("bad", ("a",), fail_together)
@@ -238,7 +238,7 @@ def test_failing_while_another_thread_handles_a_failure_is_announced(bus, record
     def slow_listener(event, measurements, metadata, config):
         if metadata["handler_id"] == "first":
             handling.set()
-            resume.wait(10)
+            resume.wait(60)
 
     bus.attach("first", ("a",), fail)
     bus.attach("second", ("b",), fail)
@@ -246,7 +246,7 @@ def test_failing_while_another_thread_handles_a_failure_is_announced(bus, record
     bus.attach("listener", FAILURE, recorder)
     thread = threading.Thread(target=bus.execute, args=(("a",), {}))
     thread.start()
-    handling.wait(10)
+    handling.wait(60)
     bus.execute(("b",), {})
     resume.set()
     thread.join()

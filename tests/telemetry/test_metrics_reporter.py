@@ -47,6 +47,19 @@ def test_each_definition_that_matches_is_reported_in_its_order():
     ]
 
 
+def test_each_definition_has_the_tags_that_it_names_and_no_other():
+    metrics = [
+        last_value("training.step.loss", tags=["run_id"]),
+        last_value("training.step.lr", tags=["user_id", "missing"]),
+        last_value("training.step.tokens"),
+        counter("training.step.count", tags=["run_id"]),
+    ]
+    metadata = {"run_id": "a", "user_id": "b"}
+    samples = Reporter(metrics).samples(STEP, {"loss": 1.0, "lr": 0.1, "tokens": 5}, metadata)
+    assert [sample.tags for sample in samples] == [{"run_id": "a"}, {"user_id": "b"}, {},
+                                                   {"run_id": "a"}]  # fmt: skip
+
+
 def test_a_definition_matches_its_event_and_not_its_extensions():
     metrics = [last_value("my.event.x")]
     assert values(metrics, {"x": 1}, event=("my", "event")) == {"my.event.x": 1}

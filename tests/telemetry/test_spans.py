@@ -381,7 +381,7 @@ def test_two_threads_that_end_a_span_at_once_end_it_once(bus):
 
     def end(how):
         for span in spans:
-            barrier.wait(10)
+            barrier.wait(60)
             how(span)
 
     threads = [

@@ -205,7 +205,7 @@ def test_two_threads_that_meet_a_name_at_once_agree(bus, recorder):
 
     def emit():
         for number in range(200):
-            barrier.wait(10)
+            barrier.wait(60)
             bus.execute((str(number),), {})
 
     threads = [threading.Thread(target=emit) for _ in range(2)]

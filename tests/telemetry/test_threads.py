@@ -22,7 +22,7 @@ def run_all(*functions):
     errors = []
 
     def run(function):
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             function()
         except BaseException as error:
