@@ -14,6 +14,13 @@ AMBIENT: Final[ContextVar[Ambient]] = ContextVar("telemetry_ambient", default=No
 # attribute, which makes a bound method anew each time and triples the cost.
 ambient_metadata: Final = AMBIENT.get
 
+Places: TypeAlias = dict[object, Mapping[str, Any]]
+
+# What `context` blocks restore may be older than the step that a loop has come to meanwhile. This
+# is never restored, so it says where the loops are; and unlike an attribute of theirs it is, in a
+# thread or task that runs in a copy of the context, as it was when the copy was made.
+_PLACES: Final[ContextVar[Places]] = ContextVar("telemetry_places", default={})  # noqa: B039 -- never written to
+
 
 class context:  # noqa: N801 -- used as a verb, like contextlib.suppress
     """Merge metadata under that of every event emitted inside the block.
@@ -43,15 +50,106 @@ class context:  # noqa: N801 -- used as a verb, like contextlib.suppress
 
     def __enter__(self) -> None:
         outer = AMBIENT.get()
-        merged = self._metadata if outer is None else {**outer, **self._metadata}
+        merged: Ambient = self._metadata
+        if type(outer) is Layer:
+            merged = Layer.over(outer, self._metadata, None, outer.places)
+        elif outer is not None:
+            merged = {**outer, **self._metadata}
         self._tokens.append(AMBIENT.set(merged))
 
     def __exit__(self, *_: object) -> None:
         # Tasks and threads may share this object: only a token made in their own context fits.
         for token in reversed(tuple(self._tokens)):
-            if restore(AMBIENT, token):
+            if restore_ambient(token):
                 self._tokens.remove(token)
                 return
+
+
+class Layer(dict[str, Any]):
+    """Ambient metadata that say where a loop is, and those of `context` blocks over these.
+
+    A loop sets the next step again and again and has no block of its own: it does so in a
+    generator, which may be closed late, from another thread, or never; and between two steps its
+    source or its consumer may enter or leave blocks.
+
+    Example:
+        >>> loop = object()
+        >>> Layer.lay({"step": 3}, loop)
+        >>> block = context(phase="data")
+        >>> block.__enter__()
+        >>> Layer.lay({"step": 4}, loop)
+        >>> block.__exit__()
+        >>> ambient_metadata()
+        {'step': 4}
+        >>> Layer.lift(loop)
+        >>> ambient_metadata() is None
+        True
+    """
+
+    __slots__ = ("own", "owner", "places", "under")
+
+    owner: object | None
+    """The loop whose place it is; None for a block."""
+    own: Mapping[str, Any]
+    """What it adds."""
+    places: Places
+    """Where the loops were when it was made."""
+    under: Ambient
+    """What it was laid over."""
+
+    @classmethod
+    def over(
+        cls, under: Ambient, own: Mapping[str, Any], owner: object | None, places: Places
+    ) -> Layer:
+        """Metadata merged over others."""
+        layer = cls(own) if under is None else cls({**under, **own})
+        if owner is not None and None in own.values():
+            for name, value in own.items():
+                if value is None:
+                    del layer[name]
+        layer.owner, layer.own, layer.places, layer.under = owner, own, places, under
+        return layer
+
+    @classmethod
+    def lay(cls, place: Mapping[str, Any], loop: object) -> None:
+        """Say where a loop is, from now on. Loops inside it that were left open are over.
+
+        What is None in the place is hidden: it is that of a loop around, and not of this one.
+        """
+        here, places = AMBIENT.get(), _PLACES.get()
+        if type(here) is Layer and here.owner is loop:  # nothing is over it, as is usual
+            places, under = {**places, loop: place}, here.under
+        else:
+            places = {**_around(loop), loop: place}
+            under = _up_to_date(here, places, loop)
+        _PLACES.set(places)
+        AMBIENT.set(cls.over(under, place, loop, places))
+
+    @staticmethod
+    def lift(loop: object) -> None:
+        """A loop is over, and so are those inside it that were left open.
+
+        Does nothing where it is not known: in a thread or task that it has not run in.
+        """
+        if loop in _PLACES.get():
+            places = _around(loop)
+            _PLACES.set(places)
+            AMBIENT.set(_up_to_date(AMBIENT.get(), places))
+
+
+def in_a_loop() -> bool:
+    """Whether a loop says where it is."""
+    return bool(_PLACES.get())
+
+
+def restore_ambient(token: Token[Ambient]) -> bool:
+    """Leave a block: what was before it, with the loops where they are now; see `restore`."""
+    if not restore(AMBIENT, token):
+        return False
+    here, places = AMBIENT.get(), _PLACES.get()
+    if type(here) is Layer and here.places is not places:
+        AMBIENT.set(_up_to_date(here, places))
+    return True
 
 
 def restore(variable: ContextVar[Any], token: Token[Any]) -> bool:
@@ -61,3 +159,27 @@ def restore(variable: ContextVar[Any], token: Token[Any]) -> bool:
     except ValueError:
         return False  # a generator closed from elsewhere: there the variable was never set
     return True
+
+
+def _around(loop: object) -> Places:
+    """The loops that were begun before this one."""
+    found: Places = {}
+    for each, place in _PLACES.get().items():
+        if each is loop:
+            break
+        found[each] = place
+    return found
+
+
+def _up_to_date(here: Ambient, places: Places, without: object | None = None) -> Ambient:
+    layers: list[Layer] = []
+    while isinstance(here, Layer):
+        layers.append(here)
+        here = here.under
+    for layer in reversed(layers):
+        owner = layer.owner
+        if owner is None:
+            here = Layer.over(here, layer.own, None, places)
+        elif owner is not without and owner in places:
+            here = Layer.over(here, places[owner], owner, places)
+    return here

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from telemetry.registry import Registry
-
-_registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+from typing import Protocol
 
 
-def renew_in_child(registry: Registry) -> None:
-    """Make a registry usable in every forked child, whatever another thread was doing with it."""
-    _registries.add(registry)
+class Renewable(Protocol):
+    """An object with locks, threads or queues that a forked child cannot use as they are."""
+
+    def _renew(self) -> None: ...
+
+
+_renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
+
+
+def renew_in_child(renewable: Renewable) -> None:
+    """Make an object usable in every forked child, whatever another thread was doing with it."""
+    _renewables.add(renewable)
 
 
 def _renew_all() -> None:
-    for registry in tuple(_registries):
-        registry._renew()  # noqa: SLF001 -- the registry's hook, called from here only
+    for renewable in tuple(_renewables):
+        renewable._renew()  # noqa: SLF001 -- its hook, called from here only
 
 
 if hasattr(os, "register_at_fork"):

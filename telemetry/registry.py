@@ -9,6 +9,7 @@ from typing import Any
 
 from telemetry import signals
 from telemetry.ambient import ambient_metadata, context
+from telemetry.arguments import check_mapping
 from telemetry.attachment import Attachment, Lease
 from telemetry.checks import check_function, check_handler_id, check_on_failure, check_patterns
 from telemetry.errors import HandlerExistsError, HandlerNotFoundError
@@ -73,13 +74,13 @@ class Registry:
         if not calls:
             return
         if type(measurements) is not dict:
-            _check_mapping(event, "Measurements", measurements)
+            check_mapping(event, "Measurements", measurements)
         ambient = ambient_metadata()
         if ambient is not None:
             try:
                 metadata = {**ambient} if metadata is None else {**ambient, **metadata}
             except TypeError:
-                _check_mapping(event, "Metadata", metadata)
+                check_mapping(event, "Metadata", metadata)
                 raise
         elif metadata is None:
             metadata = {}
@@ -88,7 +89,7 @@ class Registry:
                 function(event, measurements, metadata, config)
             except Exception as error:
                 # Metadata is checked only now: no handler shall pay for an emitter's mistake.
-                _check_mapping(event, "Metadata", metadata)
+                check_mapping(event, "Metadata", metadata)
                 self._punish(handler, event, error)
 
     def enabled(self, event: EventName) -> bool:
@@ -286,12 +287,14 @@ class Registry:
         announce(self, handler, event, error)
 
 
-def _check_mapping(event: EventName, what: str, value: object) -> None:
-    if not isinstance(value, Mapping):
+def check_registry(registry: object) -> Registry:
+    """Return the bus that a helper was given, or raise TypeError."""
+    if not isinstance(registry, Registry):
         raise TypeError(
-            f"{what} of event {event!r} must be a mapping, got {value!r} "
-            f"({type(value).__name__}). Write {{'name': value}}."
+            f"registry must be a telemetry.Registry, got {registry!r} ({type(registry).__name__}). "
+            "Leave it out for the default one."
         )
+    return registry
 
 
 default_registry = Registry()

@@ -159,7 +159,7 @@ class Span:
         if started is None or self._registry._table is self._unheard_by:  # noqa: SLF001 -- as above
             return
         if self._registry.enabled(self._names.stop):
-            self._emit_end(self._names.stop, started, NOTHING)
+            self._emit_end(self._names.stop, started, time.monotonic_ns(), NOTHING)
 
     def exception(self, error: BaseException) -> None:
         """End the span with an exception. Does nothing if it has ended, or not begun.
@@ -174,12 +174,13 @@ class Span:
             )
         started = self._take_start()
         if started is not None and self._registry.enabled(self._names.exception):
+            now = time.monotonic_ns()
             cause = {
                 "kind": "error" if isinstance(error, Exception) else "exit",
                 "reason": error,
                 "stacktrace": stack_of(error.__traceback__),
             }
-            self._emit_end(self._names.exception, started, cause)
+            self._emit_end(self._names.exception, started, now, cause)
 
     def __enter__(self) -> Self:
         self.begin()
@@ -243,10 +244,9 @@ class Span:
         given = self._metadata[CONTEXT_KEY]
         self.context = given if isinstance(given, SpanContext) else None
 
-    def _emit_end(self, event: EventName, started: int, cause: Mapping[str, Any]) -> None:
+    def _emit_end(self, event: EventName, started: int, now: int, cause: Mapping[str, Any]) -> None:
         if self.context is None:
             self._place()
-        now = time.monotonic_ns()
         self._registry.execute(
             event,
             {**(self._measured or NOTHING), "duration": now - started, "monotonic_time": now},

@@ -21,7 +21,7 @@ def run_demo(directory, *arguments):
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -62,12 +62,17 @@ def test_every_step_reports_clipping_loss_and_both_regularizers(demo):
         "regularizer.compute.start": 2 * STEPS,
         "regularizer.compute.stop": 2 * STEPS,
         "training.step": STEPS,
+        "training.timing": STEPS,
         "training.epoch": EPOCHS,
         "training.eval": EPOCHS,
     }
     stops = of(records, "smartclip.clip.stop")
     assert [record["metadata"]["step"] for record in stops] == list(range(1, STEPS + 1))
     assert {record["metadata"]["run_id"] for record in records} == {"r1"}
+    assert {record["metadata"]["attempt"] for record in records} == {1}
+    for name in ("custom_loss.stop", "training.step", "training.timing"):
+        steps = [record["metadata"]["step"] for record in of(records, name)]
+        assert steps == list(range(1, STEPS + 1)), name
     assert {record["metadata"]["backend"] for record in stops} == {backend}
 
 
@@ -100,7 +105,7 @@ def test_clipping_acts_after_warm_up_and_bounds_the_norm(demo):
 
 def test_the_catalogue_has_every_event_with_its_measurements_and_metadata(demo):
     _, _, records, _ = demo
-    ambient = {"run_id", "epoch", "step"}
+    ambient = {"run_id", "attempt", "epoch", "total_steps", "step"}
     for record in records:
         spec = find(tuple(record["event"].split(".")))
         assert spec is not None, record["event"]

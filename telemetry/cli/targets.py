@@ -15,7 +15,7 @@ from telemetry.cli.options import read_options
 from telemetry.errors import ShadowedPackageError
 from telemetry.names import check_pattern
 from telemetry.packages import check_package
-from telemetry.ranks import RANK_VARIABLES, rank
+from telemetry.ranks import rank, rank_variable
 from telemetry.registry import Registry
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def check_process() -> None:
         check_package("handlers")
     except ShadowedPackageError as error:
         raise click.ClickException(str(error)) from error
-    if rank():
-        variable = next(name for name in RANK_VARIABLES if os.environ.get(name, "").isdecimal())
+    variable = rank_variable()
+    if variable is not None and rank():
         raise click.ClickException(
             f"{variable}={os.environ[variable]} says that this is a process of a distributed run, "
             f"and not its first, so handlers are not built. Start it with: env -u {variable} ..."

@@ -86,10 +86,8 @@ def _train(options: Options) -> float:
         warmup_steps=10,
         min_history=10,
     )
-    run_id = options.directory.name
     with (
-        telemetry.context(run_id=run_id),
-        telemetry.span(("workflow", "run"), {"workflow": "digits", "run_id": run_id}),
+        telemetry.workflow_run("digits", run_id=options.directory.name),
         clipping.clip_context(learner.network, optimizer=learner.optimizer, clipper=clipper),
     ):
         return _train_epochs(learner, train, test, options.epochs, random)
@@ -98,32 +96,31 @@ def _train(options: Options) -> float:
 def _train_epochs(
     learner: Learner, train: Batch, test: Batch, epochs: int, random: np.random.Generator
 ) -> float:
-    step, accuracy = 0, 0.0
-    total_steps = epochs * math.ceil(len(train.labels) / BATCH_SIZE)
+    accuracy = 0.0
+    per_epoch = math.ceil(len(train.labels) / BATCH_SIZE)
+    total_steps = epochs * per_epoch
     for epoch in range(1, epochs + 1):
         losses = []
-        for batch in batches(train, BATCH_SIZE, random):
-            step += 1
-            lr = PEAK_LR * (1 + math.cos(math.pi * (step - 1) / total_steps)) / 2
-            with telemetry.context(epoch=epoch, step=step):
-                losses.append(_train_step(learner, batch, lr, total_steps))
-        with telemetry.context(epoch=epoch, step=step):
-            accuracy = learner.accuracy(test)
-            telemetry.execute(("training", "eval"), {"accuracy": accuracy}, {"split": "test"})
-            telemetry.execute(
-                ("training", "epoch"),
-                {"epoch_loss": sum(losses) / len(losses)},
-                {"epoch": epoch, "total_epochs": epochs},
-            )
+        steps = telemetry.track(
+            batches(train, BATCH_SIZE, random),
+            epoch=epoch,
+            start=(epoch - 1) * per_epoch,
+            total_steps=total_steps,
+        )
+        for batch in steps:
+            lr = PEAK_LR * (1 + math.cos(math.pi * (steps.step - 1) / total_steps)) / 2
+            losses.append(_train_step(learner, batch, lr))
+        accuracy = learner.accuracy(test)
+        with telemetry.context(epoch=epoch, step=steps.step):
+            telemetry.emit_eval(split="test", accuracy=accuracy)
+            telemetry.emit_epoch(epoch_loss=sum(losses) / len(losses), total_epochs=epochs)
     return accuracy
 
 
-def _train_step(learner: Learner, batch: Batch, lr: float, total_steps: int) -> float:
+def _train_step(learner: Learner, batch: Batch, lr: float) -> float:
     learner.set_lr(lr)
     output = learner.loss(batch)
     learner.backward(output)
     learner.optimizer.step()  # clips first
-    telemetry.execute(
-        ("training", "step"), {"loss": output.loss_total, "lr": lr}, {"total_steps": total_steps}
-    )
+    telemetry.emit_step(loss=output.loss_total, lr=lr)
     return output.loss_total

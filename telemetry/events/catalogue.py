@@ -64,6 +64,8 @@ _LIMITS: Final = (
     Field("weight_norm", "L2 norm of the group's weights (agc)"),
 )
 _YOURS: Final = "your code"
+_STEP: Final = Field("step", "counted from 1")
+_EPOCH: Final = Field("epoch", "counted from 1")
 
 CATALOGUE: Final[tuple[EventSpec, ...]] = (
     *_span(
@@ -166,7 +168,19 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         "a whole run",
         _YOURS,
         "workflow.{measurement}",
-        metadata=(Field("workflow", "its name"), Field("run_id", "which run")),
+        metadata=(
+            Field("workflow", "its name"),
+            Field("run_id", "which run"),
+            Field("attempt", "which attempt at it, counted from 1"),
+            Field("host", "name of the machine"),
+            Field("user", "who runs it"),
+            Field("pid", "of the process"),
+            Field("world_size", "processes of the distributed run"),
+            Field("command", "the command line, without what looks like a secret"),
+            Field("python", "its version"),
+            Field("frameworks", "versions of those that are imported"),
+            Field("git_commit", "of the checkout that the script is in"),
+        ),
         exception_metadata=(Field("error", "what went wrong, in words"),),
     ),
     *_span(
@@ -188,7 +202,21 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
             Field("lr", "learning rate"),
             Field("grad_norm", "L2 norm of the gradient"),
         ),
-        (Field("step", "counted from 1"), Field("total_steps", "of the whole run")),
+        (_STEP, Field("total_steps", "of the whole run"), _EPOCH),
+    ),
+    EventSpec(
+        ("training", "timing"),
+        "how long an optimizer step took, by the clock of the host",
+        _YOURS,
+        "training.{measurement}",
+        (
+            Field("step_duration", "of the step, waiting for its data included", _NS),
+            Field("data_duration", "of waiting for its data", _NS),
+            Field("batch_size", "items, of all its batches"),
+            Field("samples_per_second", "items by step_duration"),
+        ),
+        (_STEP, Field("total_steps", "of the whole run"), _EPOCH),
+        detail=True,
     ),
     EventSpec(
         ("training", "epoch"),
@@ -196,7 +224,7 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         _YOURS,
         "training.{measurement}",
         (Field("epoch_loss", "mean training loss"),),
-        (Field("epoch", "counted from 1"), Field("total_epochs", "of the whole run")),
+        (_EPOCH, Field("total_epochs", "of the whole run"), Field("step", "the last one of it")),
     ),
     EventSpec(
         ("training", "checkpoint"),
@@ -204,7 +232,12 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         _YOURS,
         "training.checkpoint.{measurement}",
         (Field("size_bytes", "on disk", "bytes"),),
-        (Field("checkpoint_name", "its name"), Field("path", "where it was saved")),
+        (
+            Field("checkpoint_name", "its name"),
+            Field("path", "where it was saved"),
+            Field("step", "at which optimizer step"),
+            Field("epoch", "in which epoch"),
+        ),
     ),
     EventSpec(
         ("training", "eval"),
@@ -212,7 +245,11 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         _YOURS,
         "{split}.{measurement}",
         (),
-        (Field("split", "'val', 'test', ..."), Field("step", "at which optimizer step")),
+        (
+            Field("split", "'val', 'test', ..."),
+            Field("step", "at which optimizer step"),
+            Field("epoch", "in which epoch"),
+        ),
     ),
     EventSpec(
         ("eval", "complete"),
@@ -268,7 +305,8 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
             Field("reward_mean", "mean reward"),
         ),
         (
-            Field("step", "counted from 1"),
+            _STEP,
+            _EPOCH,
             Field("run_id", "which run"),
             Field("user_id", "whose run"),
         ),
@@ -280,8 +318,13 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
         "performance.{measurement}",
         (
             Field("queue_depth", "waiting requests"),
-            Field("gpu_utilization", "0 to 100", "percent"),
-            Field("gpu_memory_used_gb", "memory in use", "GB"),
+            Field("cpu_utilization", "of the host, 0 to 100", "percent"),
+            Field("memory_used_gb", "memory of the host in use", "GB"),
+            Field("memory_utilization", "the same, 0 to 100", "percent"),
+            Field("process_cpu_utilization", "of this process, 100 a core", "percent"),
+            Field("process_memory_gb", "resident memory of this process", "GB"),
+            Field("gpu_utilization", "0 to 100, the mean of all GPUs", "percent"),
+            Field("gpu_memory_used_gb", "memory in use, the sum of all GPUs", "GB"),
             Field("forward_backward_duration_ms", "of a forward and backward pass", "ms"),
             Field("optim_step_duration_ms", "of an optimizer step", "ms"),
         ),
@@ -298,7 +341,7 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
     EventSpec(
         ("alert", "raised"),
         "a measurement went beyond its limit",
-        _YOURS,
+        "telemetry",
         "alert.{rule}.{measurement}",
         (Field("value", "what was measured"), Field("limit", "what is allowed")),
         (
@@ -311,7 +354,7 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
     EventSpec(
         ("alert", "cleared"),
         "a measurement is within its limit again",
-        _YOURS,
+        "telemetry",
         "alert.{rule}.{measurement}",
         (Field("value", "what was measured"), Field("limit", "what is allowed")),
         (
@@ -333,6 +376,14 @@ CATALOGUE: Final[tuple[EventSpec, ...]] = (
             Field("handler_config", "its config"),
             *_CAUSE,
         ),
+    ),
+    EventSpec(
+        ("telemetry", "probe", "failure"),
+        "a probe of the poller has failed, and worked before",
+        "telemetry",
+        "telemetry.probe.failure.{measurement}",
+        _TIMES,
+        (Field("probe", "its name"), *_CAUSE),
     ),
     EventSpec(
         ("telemetry", "handler", "overflow"),

@@ -15,7 +15,7 @@ TAGS: Final = ("run_id", "user_id")
 """By which everything is told apart: keys with few values, usual in `telemetry.context`."""
 
 _FEW_VALUES: Final = frozenset(
-    {"algo", "backend", "handler_id", "model", "model_id", "policy", "scope", "workflow"}
+    {"algo", "backend", "handler_id", "model", "model_id", "policy", "probe", "scope", "workflow"}
 )
 _GROUP: Final = ("smartclip", "clip", "group")
 _NEVER_FINITE: Final = (("smartclip", "clip", "nonfinite"), "grad_norm")
@@ -26,6 +26,7 @@ _COUNTED: Final = {
     ("alert", "raised"): "alert.{rule}.raised",
     ("alert", "cleared"): "alert.{rule}.cleared",
     ("telemetry", "handler", "failure"): "telemetry.handler.failure",
+    ("telemetry", "probe", "failure"): "telemetry.probe.failure",
 }
 
 

@@ -41,8 +41,8 @@ def to_python(value: object) -> Any:
 def on_device(value: object) -> bool:
     """Whether reading a value would make the caller wait for an accelerator.
 
-    True for tensors on anything but the CPU, and for JAX arrays whose computation has not
-    finished. Reads nothing, never raises.
+    True for tensors and variables on anything but the CPU, and for JAX arrays whose computation
+    has not finished. Reads nothing, never raises.
 
     Example:
         >>> on_device(2.5)
@@ -144,10 +144,15 @@ def _tensorflow_waits(tensor: Any) -> bool:
     return any(kind in (tensor.device or "") for kind in ("GPU:", "TPU:"))
 
 
+def _keras_waits(variable: Any) -> bool:
+    return on_device(variable.value)
+
+
 _TENSORS: Final = (
     ("torch", "Tensor", _torch_waits),
     ("jax", "Array", _jax_waits),
     ("tensorflow", "Tensor", _tensorflow_waits),
     ("tensorflow", "Variable", _tensorflow_waits),
+    ("keras", "Variable", _keras_waits),
 )
 _FETCHERS: Final = (("torch", "Tensor", _fetch_torch), ("jax", "Array", _fetch_jax))

@@ -71,6 +71,7 @@ def test_events_as_json_has_all_of_it(telemetry):
         "metadata": [
             {"name": "step", "about": "counted from 1", "unit": ""},
             {"name": "total_steps", "about": "of the whole run", "unit": ""},
+            {"name": "epoch", "about": "counted from 1", "unit": ""},
         ],
         "detail": False,
     }
@@ -89,7 +90,8 @@ def test_events_as_markdown_is_a_table_for_each_family(telemetry):
         "| `training.checkpoint`<br>a checkpoint was saved"
         "<br>reported as `training.checkpoint.*` "
         "| `size_bytes` [bytes]: on disk "
-        "| `checkpoint_name`: its name<br>`path`: where it was saved |"
+        "| `checkpoint_name`: its name<br>`path`: where it was saved"
+        "<br>`step`: at which optimizer step<br>`epoch`: in which epoch |"
     )
 
 
@@ -174,7 +176,7 @@ def test_completion_knows_the_commands():
 def test_a_reader_that_goes_away_is_no_error():
     command = f"set -o pipefail; {shlex.join(TELEMETRY)} events | head -1"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.stdout == "smartclip.clip.start\n"
     assert done.stderr == ""

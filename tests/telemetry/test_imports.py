@@ -36,6 +36,8 @@ HEAVY = [
     "pyarrow",
     "rich",
     "click",
+    "psutil",
+    "pynvml",
 ]
 
 PROBE = """
@@ -48,15 +50,21 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 EXPORTS = {
     "telemetry": """
         ALL Attachment Event EventName HandlerExistsError HandlerFunction HandlerInfo
-        HandlerNotFoundError MissingExtraError Pattern Registry ShadowedPackageError Span
-        SpanContext attach attach_many context default_registry detach enabled events execute extras
-        list_handlers metrics ranks signals span start_span testing values
+        HandlerNotFoundError MetricsCollector MissingExtraError Pattern Registry
+        ShadowedPackageError Span SpanContext StageRun Track WorkflowRun alerts attach
+        attach_many context create_metrics_collector default_registry detach emit_checkpoint
+        emit_dataset_batch emit_dataset_load emit_epoch emit_eval emit_eval_complete
+        emit_model_registered emit_performance emit_rl_step emit_step emit_timing enabled
+        events execute extras integrations list_handlers metrics next_attempt poller ranks signals
+        span stage_run start_span testing time_operation track values workflow_run
     """,
+    "telemetry.alerts": "AlertsAttachment RL_RULES Rule Severity TRAINING_RULES attach load",
     "telemetry.events": "CATALOGUE EventSpec Field find select",
     "telemetry.metrics": """
         Kind Metric Predicate Reduction Reporter Sample check_metrics counter distribution
         last_value monitoring sum_ summary tracking
     """,
+    "telemetry.poller": "Poller start",
     "telemetry.signals": "handler_attached handler_detached handler_failed",
     "telemetry.testing": "capture",
     "telemetry.values": "jsonable on_device to_python to_python_many",
