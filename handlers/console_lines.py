@@ -15,6 +15,7 @@ Values: TypeAlias = Mapping[str, Any]
 GOOD: Final = "green"
 BAD: Final = "red"
 NOTABLE: Final = "yellow"
+_SEVERITIES: Final = {"critical": BAD, "error": BAD, "info": "cyan"}
 _CLOCKS: Final = frozenset({"system_time", "monotonic_time"})
 _MARKS: Final = frozenset({"telemetry_span_context", "stacktrace", "kind", "reason"})
 _SHOWN: Final = (str, int, float, tuple)
@@ -165,14 +166,15 @@ def _alert_raised(measurements: Values, metadata: Values) -> Line:
     severity = _said(metadata, "severity", " (") + (")" if "severity" in metadata else "")
     rule = _said(metadata, "rule", ": ")
     parts = fields(measurements) + [_said(metadata, "message", "")] * ("message" in metadata)
-    colour = BAD if _said(metadata, "severity", "") == "critical" else NOTABLE
+    colour = _SEVERITIES.get(_said(metadata, "severity", ""), NOTABLE)
     return Line(_join(f"Alert raised{severity}{rule}", *parts), colour)
 
 
 def _alert_cleared(measurements: Values, metadata: Values) -> Line:
     severity = _said(metadata, "severity", " (") + (")" if "severity" in metadata else "")
     rule = _said(metadata, "rule", ": ")
-    return Line(_join(f"Alert cleared{severity}{rule}", *fields(measurements)), GOOD)
+    parts = fields(measurements) + [_said(metadata, "message", "")] * ("message" in metadata)
+    return Line(_join(f"Alert cleared{severity}{rule}", *parts), GOOD)
 
 
 def _handler_failure(_: Values, metadata: Values) -> Line:
@@ -180,6 +182,12 @@ def _handler_failure(_: Values, metadata: Values) -> Line:
     where = f" on {_name(event)}" if type(event) is tuple else ""
     handler = _said(metadata, "handler_id")
     return Line(f"Handler{handler} failed{where}: {error_text(metadata.get('reason'))}", BAD)
+
+
+def _probe_failure(_: Values, metadata: Values) -> Line:
+    return Line(
+        f"Probe{_said(metadata, 'probe')} failed: {error_text(metadata.get('reason'))}", BAD
+    )
 
 
 def _handler_overflow(measurements: Values, metadata: Values) -> Line:
@@ -207,4 +215,5 @@ _LINES: Final[dict[EventName, Callable[[Values, Values], Line]]] = {
     ("alert", "cleared"): _alert_cleared,
     ("telemetry", "handler", "failure"): _handler_failure,
     ("telemetry", "handler", "overflow"): _handler_overflow,
+    ("telemetry", "probe", "failure"): _probe_failure,
 }

@@ -27,6 +27,7 @@ _LEVELS: Final[dict[EventName, str]] = {
     ("alert", "raised"): "warning",
     ("telemetry", "handler", "failure"): "error",
     ("telemetry", "handler", "overflow"): "warning",
+    ("telemetry", "probe", "failure"): "warning",
     ("smartclip", "clip", "nonfinite"): "warning",
 }
 

@@ -31,7 +31,7 @@ DEFAULTS: Final[dict[EventName, str | Writer]] = {
     ("eval", "complete"): "Evaluation of {model} completed: {measurements}",
     ("model", "registered"): "Model registered: {name} {version}",
     ("alert", "raised"): "Alert ({severity}): {message|rule}",
-    ("alert", "cleared"): "Alert cleared: {rule}",
+    ("alert", "cleared"): "Alert cleared: {message|rule}",
     FAILURE: "Handler {handler_id} failed: {reason}",
 }
 """Templates, and functions, for the events that people want to hear of."""

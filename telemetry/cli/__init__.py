@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from telemetry.cli.alerts import alerts
 from telemetry.cli.check import check
 from telemetry.cli.completion import completion
 from telemetry.cli.demo import demo
@@ -19,6 +20,7 @@ def commands() -> None:
     """A telemetry event bus for machine-learning training."""
 
 
+commands.add_command(alerts)
 commands.add_command(check)
 commands.add_command(completion)
 commands.add_command(demo)

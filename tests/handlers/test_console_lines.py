@@ -143,6 +143,12 @@ def test_the_lines_of_the_specification(event, measurements, metadata, text):
             "Handler jsonl lost 12 events (disk_full)",
         ),
         (
+            "telemetry.probe.failure",
+            {"system_time": 1},
+            {"probe": "gpu", "kind": "error", "reason": BOOM},
+            "Probe gpu failed: ValueError: boom",
+        ),
+        (
             "custom_loss.exception",
             {"duration": 3_000_000},
             {"reason": BOOM, "model_id": "m"},

@@ -3,6 +3,7 @@
 import math
 import time
 
+from telemetry import alerts
 from telemetry.metrics import counter, last_value
 
 STEP = ("training", "step")
@@ -200,6 +201,15 @@ def test_alerts_become_alerts_of_the_run(attach, bus, runs):
         ("r" * 63, "r" * 100, "INFO", pause),
     ]
     assert [row["alert/kl/value"] for row in run.rows if "alert/kl/value" in row] == [0.2] * 3
+
+
+def test_an_alert_of_a_rule_becomes_one_of_the_run(attach, bus, runs):
+    rule = alerts.Rule("kl", "rl.kl_divergence", above=0.1, severity="warning")
+    with attach(), alerts.attach([rule], registry=bus):
+        for step, divergence in enumerate((0.05, 0.2, 0.05)):
+            bus.execute(("rl", "step"), {"kl_divergence": divergence}, {"step": step})
+    (run,) = runs()
+    assert run.alerts == [("kl", "rl.kl_divergence is 0.2: above 0.1.", "WARN", 1000)]
 
 
 def test_alerts_can_be_left_out(attach, bus, runs):
