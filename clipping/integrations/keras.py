@@ -52,8 +52,8 @@ class ClipCallback(keras.callbacks.Callback):  # type: ignore[misc] # keras has 
     ``LossScaleOptimizer``, where a batch may end without a step, is one small number read from the
     accelerator at the end of each batch, if there is a handler for the events.
 
-    Events carry the ``epoch`` and, as ``step``, how many steps the optimizer had made before,
-    unless a ``telemetry.context`` around ``fit`` says others.
+    Events carry the ``epoch`` and, as ``step``, how many steps the optimizer has made with this
+    one, both counted from 1, unless a ``telemetry.context`` around ``fit`` says others.
 
     What the clipper has learned is in the object after each epoch and when ``fit`` ends, and in
     whatever Keras saves of the optimizer: see `saved_state`. After an exception in ``fit``, which
@@ -94,7 +94,7 @@ class ClipCallback(keras.callbacks.Callback):  # type: ignore[misc] # keras has 
         self._on_metrics = on_metrics
         self._listener = None if on_metrics is None else Listener(on_metrics)
         self._hook: Hook | None = None
-        self._epoch = 0
+        self._epoch = 1
 
     def set_model(self, model: Any) -> None:
         """Let the optimizer's checkpoints carry the clipper's state, from now on."""
@@ -112,7 +112,7 @@ class ClipCallback(keras.callbacks.Callback):  # type: ignore[misc] # keras has 
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take over what another callback has loaded since."""
-        self._epoch = epoch
+        self._epoch = epoch + 1
         if self._hook is not None:
             self._hook.start_epoch()
 

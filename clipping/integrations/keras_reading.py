@@ -83,7 +83,7 @@ class Reading:
             decision.norms, grouped=None if grouped is None else array.from_host(grouped)
         )
         offending = self._offending(counts) if free or self._waits else np.zeros(len(counts), bool)
-        step = self._start + steps - self._first - 1
+        step = self._start + steps - self._first
         return Look(array, measured, decision, present, offending, array.export(norm), steps, step)
 
     def _keep(self, state: State) -> None:

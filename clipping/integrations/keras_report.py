@@ -26,7 +26,7 @@ class Look(NamedTuple):
         offending: Which rows were not finite in a step since the last look, a NumPy array.
         offending_norm: The norm of the model's gradient when it last was not finite.
         steps: How many the clipper has seen.
-        step: How many the optimizer had made before.
+        step: How many the optimizer has made with it.
     """
 
     ops: Ops
@@ -49,7 +49,7 @@ def report(
         clipper: What decided.
         look: What the step left behind.
         listener: Whom to tell of each group, or None.
-        epoch: Keras's.
+        epoch: Counted from 1.
     """
     around = {"step": look.step, "epoch": epoch, "clipper_step": look.steps}
     outer = ambient_metadata() or {}

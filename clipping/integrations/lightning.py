@@ -34,8 +34,8 @@ class ClipCallback(Callback):
 
     It acts in ``on_before_optimizer_step``: after gradient accumulation, on unscaled gradients
     under ``16-mixed``, once per step, on the parameters of that optimizer and no others. A
-    ``training_step`` that returns None is no step. Events carry ``step`` (``trainer.global_step``:
-    how many steps came before) and ``epoch``, unless a ``telemetry.context`` around the fit says
+    ``training_step`` that returns None is no step. Events carry ``step``, the one that is being
+    made, and ``epoch``, both counted from 1, unless a ``telemetry.context`` around the fit says
     others. What the clippers have learned is in Lightning's checkpoints;
     ``trainer.fit(..., ckpt_path=...)`` restores it into these clippers.
 
@@ -149,8 +149,8 @@ class ClipCallback(Callback):
                 pl_module,
                 self.clippers[index],
                 self._listener,
-                step=trainer.global_step,
-                epoch=trainer.current_epoch,
+                step=trainer.global_step + 1,
+                epoch=trainer.current_epoch + 1,
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

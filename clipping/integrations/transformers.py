@@ -37,8 +37,8 @@ class ClipCallback(TrainerCallback, ExportableState):
 
     It acts in ``on_pre_optimizer_step``: after gradient accumulation, on unscaled gradients under
     ``fp16``, once per step. Events carry ``step``, the number under which the ``Trainer`` logs
-    this step (``state.global_step`` once it is done), and ``epoch`` (how many are complete),
-    unless a ``telemetry.context`` around the training says others. What the clipper has learned is
+    this step (``state.global_step`` once it is done), and ``epoch``, both counted from 1, unless a
+    ``telemetry.context`` around the training says others. What the clipper has learned is
     in ``trainer_state.json``, and ``trainer.train(resume_from_checkpoint=...)`` restores it into
     this clipper.
 
@@ -118,7 +118,7 @@ class ClipCallback(TrainerCallback, ExportableState):
             self.clipper,
             self._listener,
             step=state.global_step + 1,
-            epoch=int(state.epoch or 0),
+            epoch=int(state.epoch or 0) + 1,
         )
 
     def on_save(

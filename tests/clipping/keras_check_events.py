@@ -37,7 +37,7 @@ def events_have_what_is_known_and_no_duration():
         "groups": 1,
         "groups_clipped": int(scale < 1),
     }
-    about = {"algo": "autoclip", "scope": "global", "step": 29, "epoch": 0, "clipper_step": 30}
+    about = {"algo": "autoclip", "scope": "global", "step": 30, "epoch": 1, "clipper_step": 30}
     assert group.measurements == pytest.approx(expected | {"clipped": scale < 1}, rel=1e-5)
     assert group.metadata == about | {"key": ("global",)}
     assert stop.measurements == pytest.approx(expected | totals, rel=1e-5)
@@ -52,7 +52,7 @@ def context_around_fit_wins():
     with capture(STOP) as events, telemetry.context(run="r", step=7):
         fit(linear(), percentile(), epochs=2)
     assert {(e.metadata["run"], e.metadata["step"]) for e in events} == {("r", 7)}
-    assert [e.metadata["epoch"] for e in events] == [0] * 30 + [1] * 30
+    assert [e.metadata["epoch"] for e in events] == [1] * 30 + [2] * 30
 
 
 @check("tensorflow", "jax")

@@ -59,7 +59,7 @@ def accumulated_gradient_is_clipped_in_the_step_that_steps():
     close(model, expected)
     assert [e.event for e in events] == [STOP, NONFINITE] + [STOP] * 9
     stops = [e for e in events if e.event == STOP]
-    assert [e.metadata["step"] for e in stops] == list(range(10))
+    assert [e.metadata["step"] for e in stops] == list(range(1, 11))
     assert clipper.state_dict()["steps"] == 10
     norms = [clip.norms[0], np.nan, *clip.norms[1:]]
     np.testing.assert_allclose([e.measurements["grad_norm"] for e in stops], norms, rtol=1e-5)

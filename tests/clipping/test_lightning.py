@@ -106,8 +106,8 @@ def test_thirty_steps_equal_a_hand_written_loop():
         trainer(ClipCallback(clipper())).fit(module, loader())
     np.testing.assert_allclose(module.weights, expected, rtol=1e-9)
     np.testing.assert_allclose([e.measurements["grad_norm"] for e in events], norms, rtol=1e-9)
-    assert [e.metadata["step"] for e in events] == list(range(BATCHES))
-    assert {e.metadata["epoch"] for e in events} == {0}
+    assert [e.metadata["step"] for e in events] == list(range(1, BATCHES + 1))
+    assert {e.metadata["epoch"] for e in events} == {1}
 
 
 def test_accumulated_gradients_are_clipped_once_when_they_step():

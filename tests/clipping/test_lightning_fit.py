@@ -172,8 +172,8 @@ def test_step_that_the_caller_says_wins():
     with capture(STOP) as events, telemetry.context(step=7, run_id="r"):
         trainer(ClipCallback(), limit_train_batches=2).fit(Regression(), loader())
     assert [(e.metadata["step"], e.metadata["run_id"], e.metadata["epoch"]) for e in events] == [
-        (7, "r", 0),
-        (7, "r", 0),
+        (7, "r", 1),
+        (7, "r", 1),
     ]
 
 
@@ -198,8 +198,8 @@ def test_resumed_fit_is_bit_identical(tmp_path):
     with capture(STOP) as events:
         resumed, _ = fit(rest, 2, tmp_path / "half.ckpt")
     assert any(e.measurements["scale"] < 1 for e in events[1::2])
-    assert [e.metadata["step"] for e in events[::2]] == list(range(6, 12))
-    assert {e.metadata["epoch"] for e in events} == {1}
+    assert [e.metadata["step"] for e in events[::2]] == list(range(7, 13))
+    assert {e.metadata["epoch"] for e in events} == {2}
     np.testing.assert_array_equal(resumed.weights, straight.weights)
     for one, other in zip(rest, whole, strict=True):
         assert one.clippers[0].state_dict() == other.clippers[0].state_dict()

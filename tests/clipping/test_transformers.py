@@ -109,7 +109,7 @@ def test_thirty_steps_equal_a_hand_written_loop(tmp_path):
     np.testing.assert_allclose(model.weights, expected, rtol=1e-9)
     np.testing.assert_allclose([e.measurements["grad_norm"] for e in events], norms, rtol=1e-9)
     assert [e.metadata["step"] for e in events] == list(range(1, BATCHES + 1))
-    assert {e.metadata["epoch"] for e in events} == {0}
+    assert {e.metadata["epoch"] for e in events} == {1}
 
 
 def test_accumulated_gradients_are_clipped_once_when_they_step(tmp_path):
@@ -119,7 +119,7 @@ def test_accumulated_gradients_are_clipped_once_when_they_step(tmp_path):
         trainer(model, tmp_path, ClipCallback(clipper()), **options).train()
     epochs = model.seen[:BATCHES], model.seen[BATCHES:]
     assert len(epochs[1]) == BATCHES
-    assert [e.metadata["epoch"] for e in events] == [0] * 8 + [1] * 8
+    assert [e.metadata["epoch"] for e in events] == [1] * 8 + [2] * 8
     _, norms, _ = reference(epochs[0], accumulate=4)
     seen = [e.measurements["grad_norm"] for e in events[:8]]
     np.testing.assert_allclose(seen, norms, rtol=1e-9)
@@ -226,8 +226,8 @@ def test_step_that_the_caller_says_wins(tmp_path):
     with capture(STOP) as events, telemetry.context(step=7, run_id="r"):
         training.train()
     assert [(e.metadata["step"], e.metadata["run_id"], e.metadata["epoch"]) for e in events] == [
-        (7, "r", 0),
-        (7, "r", 0),
+        (7, "r", 1),
+        (7, "r", 1),
     ]
 
 
