@@ -11,6 +11,9 @@ from importlib.metadata import version
 NAMES = (
     "dispatch",
     "spans",
+    "collector",
+    "loops",
+    "alerts",
     "jsonl",
     "background",
     "imports",
@@ -19,6 +22,12 @@ NAMES = (
     "clipping_jax",
     "custom_loss",
     "sinks",
+    "sinks_torch",
+    "sinks_single",
+    "sinks_memory",
+    "callback_lightning",
+    "callback_transformers",
+    "callback_keras",
 )
 PACKAGES = (
     "trainbus",

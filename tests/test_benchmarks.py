@@ -16,7 +16,7 @@ def run_benchmarks(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -25,9 +25,15 @@ def run_benchmarks(*arguments):
     [
         ("dispatch", ["bare dispatcher", "blinker", "pyee", "logging", "opentelemetry"]),
         ("spans", ["minimal class", "@contextmanager", "opentelemetry"]),
+        ("collector", ["bare span", "<= 1.30", "events", "records"]),
+        ("loops", ["bare loop", "tqdm", "<= 3,000 ns"]),
         ("jsonl", ["os.write", "json.dumps", "structlog", "loguru", "python-json-logger"]),
         ("background", ["deque.append", "SimpleQueue.put", "<= 3,000 ns"]),
         ("sinks", ["no handler", "other ends hung"]),
+        ("sinks_torch", ["no handler", "other ends hung"]),
+        ("sinks_single", ["no handler", "tensorboard"]),
+        ("sinks_memory", ["redis", "100,000 events"]),
+        ("alerts", ["does nothing", "ten limits", "<= 5,000 ns", "MiB"]),
         ("custom_loss", ["by hand, in torch", "each evaluated again", "tracked"]),
     ],
 )
