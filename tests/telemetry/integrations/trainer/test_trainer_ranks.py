@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 SCRIPT = """
-import json, runpy, sys, warnings
+import json, os, runpy, sys, warnings
 warnings.simplefilter("ignore")  # the vendor's
 import torch, transformers
 from telemetry.integrations import transformers_ranks
@@ -24,6 +24,8 @@ directory = sys.argv[2]
 transformers_ranks.PATIENCE /= float(sys.argv[3])
 transformers.TrainingArguments(directory, use_cpu=True, ddp_backend="gloo").device
 rank = torch.distributed.get_rank()
+if sys.argv[5] == "unnamed":
+    del os.environ["TORCHELASTIC_RUN_ID"]
 keys = ("run_id", "attempt", "step")
 calls = []
 for name, listening in json.loads(sys.argv[4]):
@@ -44,11 +46,12 @@ torch.distributed.destroy_process_group()
 def two_ranks(tmp_path):
     """Call methods of trainers on two ranks, of which some have a callback; returns the events."""
 
-    def run(*calls, patience=30):
+    def run(*calls, patience=30, job="named"):
         script = tmp_path / "ranks.py"
         script.write_text(SCRIPT)
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-        given = [Path(__file__).parent / "conftest.py", tmp_path, 30 / patience, json.dumps(calls)]
+        conftest = Path(__file__).parent / "conftest.py"
+        given = [conftest, tmp_path, 30 / patience, json.dumps(calls), job]
         done = subprocess.run(
             [sys.executable, *launch, *map(str, given)],
             capture_output=True,
@@ -72,7 +75,9 @@ def runs(*calls):
 
 
 def test_ranks_are_in_one_run(two_ranks):
-    zero, one, said = two_ranks(("evaluate", (0, 1)), ("train", (0, 1)), ("train", (0, 1)))
+    """Although the launcher has no name for the job, from which all could make the same."""
+    calls = [("evaluate", (0, 1)), ("train", (0, 1)), ("train", (0, 1))]
+    zero, one, said = two_ranks(*calls, job="unnamed")
     assert [len(runs(*both)) for both in zip(zero, one, strict=True)] == [1, 1, 1]
     assert len(runs(*zero)) == 3
     assert all(steps(events) == [1, 2] for events in (*zero[1:], *one[1:]))
