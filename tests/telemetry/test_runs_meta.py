@@ -39,7 +39,7 @@ def git(folder, *arguments):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout with one commit, and its hash; the main script is elsewhere."""
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     folder = tmp_path / "checkout"
     folder.mkdir()
     git(folder, "init", "-q")
