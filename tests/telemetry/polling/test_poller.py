@@ -39,21 +39,6 @@ def samples(bus):
     return sink
 
 
-@pytest.fixture
-def start(bus):
-    """Start a poller of the test's own bus, without what the machine has unless it is asked for."""
-    started = []
-
-    def start(interval=SOON, **options):
-        options = {"host": False, "gpu": False, "registry": bus, **options}
-        started.append(poller.start(interval, **options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
-
-
 # What is measured
 
 

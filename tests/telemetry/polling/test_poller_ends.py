@@ -2,7 +2,6 @@
 
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -18,45 +17,7 @@ HANG = 60
 LEFT_BEHIND = "has not come back within 0.1 s; the poller has stopped without it."
 
 
-@pytest.fixture
-def heard(bus):
-    """Every event of the bus, as it comes."""
-    events = queue.SimpleQueue()
-
-    def put(event, measurements, metadata, config):
-        events.put(telemetry.Event(event, dict(measurements), dict(metadata)))
-
-    bus.attach("sink", telemetry.ALL, put)
-    return events
-
-
-@pytest.fixture
-def start(bus):
-    started = []
-
-    def start(interval=SOON, **options):
-        started.append(poller.start(interval, host=False, gpu=False, registry=bus, **options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
-
-
-def failing_on(*fails):
-    """A probe that counts how often it was asked, and fails on some of these."""
-    asked = iter(range(1, 1_000_000))
-
-    def probe():
-        number = next(asked)
-        if number in fails:
-            raise OSError(number)
-        return number
-
-    return probe
-
-
-def test_stopping_ends_the_thread_and_may_be_done_twice(start, heard):
+def test_stopping_ends_the_thread_and_may_be_done_twice(start, heard, failing_on):
     started = start(probes={"n": failing_on()})
     heard.get(timeout=HANG)
     assert started.active
@@ -84,7 +45,7 @@ def test_one_whose_thread_has_ended_is_not_active():
     started.stop()
 
 
-def test_the_thread_does_not_keep_a_program_from_ending(start):
+def test_the_thread_does_not_keep_a_program_from_ending(start, failing_on):
     start(probes={"n": failing_on()})
     (thread,) = [one for one in threading.enumerate() if one.name == "trainbus-poller"]
     assert thread.daemon

@@ -7,50 +7,11 @@ import traceback
 import pytest
 
 import telemetry
-from telemetry import poller
 
 SAMPLE = ("performance", "sample")
 FAILURE = ("telemetry", "probe", "failure")
 SOON = 0.01
 HANG = 60
-
-
-@pytest.fixture
-def heard(bus):
-    """Every event of the bus, as it comes."""
-    events = queue.SimpleQueue()
-
-    def put(event, measurements, metadata, config):
-        events.put(telemetry.Event(event, dict(measurements), dict(metadata)))
-
-    bus.attach("sink", telemetry.ALL, put)
-    return events
-
-
-@pytest.fixture
-def start(bus):
-    started = []
-
-    def start(interval=SOON, **options):
-        started.append(poller.start(interval, host=False, gpu=False, registry=bus, **options))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
-
-
-def failing_on(*fails):
-    """A probe that counts how often it was asked, and fails on some of these."""
-    asked = iter(range(1, 1_000_000))
-
-    def probe():
-        number = next(asked)
-        if number in fails:
-            raise OSError(number)
-        return number
-
-    return probe
 
 
 def until(heard, wanted):
@@ -61,7 +22,9 @@ def until(heard, wanted):
     return events
 
 
-def test_a_failure_is_announced_once_and_again_only_after_the_probe_has_worked(start, heard):
+def test_a_failure_is_announced_once_and_again_only_after_the_probe_has_worked(
+    start, heard, failing_on
+):
     start(probes={"n": failing_on(2, 3, 5)})
     seen = [
         event.metadata["reason"].args[0] if event.event == FAILURE else event.measurements
@@ -70,7 +33,7 @@ def test_a_failure_is_announced_once_and_again_only_after_the_probe_has_worked(s
     assert seen == [{"n": 1}, 2, {"n": 4}, 5, {"n": 6}]
 
 
-def test_the_others_go_on_being_asked(start, heard):
+def test_the_others_go_on_being_asked(start, heard, failing_on):
     probes = {"broken": lambda: 1 / 0, "n": failing_on()}
     start(probes=probes)
     assert [event.event for event in until(heard, 3)] == [FAILURE, SAMPLE, SAMPLE, SAMPLE]
@@ -89,7 +52,7 @@ def test_the_event_is_as_the_catalogue_has_it(start, heard):
     assert isinstance(event.metadata["stacktrace"], traceback.StackSummary)
 
 
-def test_it_is_logged_once(start, heard, caplog):
+def test_it_is_logged_once(start, heard, caplog, failing_on):
     start(probes={"broken": lambda: 1 / 0, "n": failing_on()})
     until(heard, 3)
     (record,) = caplog.records
@@ -102,7 +65,7 @@ def test_it_is_logged_once(start, heard, caplog):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_what_would_end_a_program_does_not_end_the_poller(start, heard, error):
+def test_what_would_end_a_program_does_not_end_the_poller(start, heard, error, failing_on):
     def leave():
         raise error
 
@@ -118,7 +81,9 @@ class UnprintableError(Exception):
     __str__ = __repr__
 
 
-def test_an_error_that_cannot_be_printed_is_told_like_others(start, heard, caplog, capfd):
+def test_an_error_that_cannot_be_printed_is_told_like_others(
+    start, heard, caplog, capfd, failing_on
+):
     def fail():
         raise UnprintableError
 
@@ -134,7 +99,9 @@ def test_an_error_that_cannot_be_printed_is_told_like_others(start, heard, caplo
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_a_handler_that_would_end_a_program_does_not_end_the_poller(bus, start, caplog, error):
+def test_a_handler_that_would_end_a_program_does_not_end_the_poller(
+    bus, start, caplog, error, failing_on
+):
     calls = queue.SimpleQueue()
 
     def leave(*_):
@@ -154,7 +121,9 @@ def test_a_handler_that_would_end_a_program_does_not_end_the_poller(bus, start, 
     )
 
 
-def test_a_handler_of_a_failure_that_would_end_a_program_does_not_either(bus, start, caplog):
+def test_a_handler_of_a_failure_that_would_end_a_program_does_not_either(
+    bus, start, caplog, failing_on
+):
     def leave(*_):
         raise SystemExit
 
