@@ -1,15 +1,17 @@
 """What `telemetry.integrations.lightning.TelemetryCallback` adds to an optimizer step.
 
-In one fit the callback is asleep in every other block of steps, so that whatever disturbs the steps
-with it disturbs those without it. One handler, which does nothing, hears everything.
+In one fit blocks of steps with it take turns with blocks of steps with an empty callback in its
+place, and with none, so that whatever disturbs one disturbs all. One handler, which does nothing,
+hears everything.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import warnings
-from statistics import median
+from statistics import mean, median
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -20,9 +22,10 @@ from benchmarks.timing import THREAD_CPU_NS, Contender, measure
 from telemetry.integrations.lightning import TelemetryCallback
 from telemetry.runs import RUN_META
 
-BLOCK: Final = 20
 UNSETTLED: Final = 4
 """Steps at the start of a block that are not looked at."""
+BLOCK: Final = UNSETTLED + 64
+"""Steps, of which one adds up the losses of 64."""
 LIMIT_US: Final = 20
 
 
@@ -36,24 +39,6 @@ class Tiny(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-class Sleeper(TelemetryCallback):
-    """Does nothing in a step while it is asleep, as a Callback that overrides nothing."""
-
-    asleep = False
-
-    def on_train_batch_start(self, *arguments: Any) -> None:
-        if not self.asleep:
-            super().on_train_batch_start(*arguments)
-
-    def on_before_optimizer_step(self, *arguments: Any) -> None:
-        if not self.asleep:
-            super().on_before_optimizer_step(*arguments)
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        if not self.asleep:
-            super().on_train_batch_end(*arguments)
 
 
 class Timed(TelemetryCallback):
@@ -81,23 +66,30 @@ class Timed(TelemetryCallback):
 
 
 class Stopwatch(pl.Callback):
-    """The thread's own time of each step, by blocks; wakes the sleeper and sends it to sleep."""
+    """The thread's own time of a step, by blocks; changes the callback beside it."""
 
-    def __init__(self, sleeper: Sleeper) -> None:
-        self.awake: list[float] = []
-        self.asleep: list[float] = []
-        self._sleeper = sleeper
+    def __init__(self, ours: TelemetryCallback) -> None:
+        self.blocks: dict[str, list[float]] = {"none": [], "empty": [], "ours": []}
+        self._lists = {"none": [self], "empty": [pl.Callback(), self], "ours": [ours, self]}
+        self._turns = itertools.cycle(self.blocks)
+        self._turn = next(self._turns)
         self._steps: list[int] = []
         self._since = 0
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        vars(trainer)["callbacks"] = self._lists[self._turn]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self._steps.append(time.thread_time_ns() - self._since)
         if len(self._steps) == BLOCK:
-            into = self.asleep if self._sleeper.asleep else self.awake
-            into.append(median(self._steps[UNSETTLED:]) / 1e3)
+            self.blocks[self._turn].append(mean(self._steps[UNSETTLED:]) / 1e3)
             self._steps = []
-            self._sleeper.asleep = not self._sleeper.asleep
+            self._turn = next(self._turns)
+            vars(trainer)["callbacks"] = self._lists[self._turn]
         self._since = time.thread_time_ns()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        vars(trainer)["callbacks"] = self._lists["ours"]
 
 
 class Tries(pl.Callback):
@@ -133,27 +125,37 @@ def run(rounds: int) -> None:
 
 
 def _report(rounds: int) -> None:
-    sleeper = Sleeper(without=RUN_META)
-    stopwatch = Stopwatch(sleeper)
-    _fit(2 * BLOCK * rounds, sleeper, stopwatch)
-    added = median(b - a for a, b in zip(stopwatch.asleep, stopwatch.awake, strict=True))
+    beside = TelemetryCallback(without=RUN_META)
+    stopwatch = Stopwatch(beside)
+    _fit(3 * BLOCK * rounds, beside, stopwatch)
     timed = Timed(without=RUN_META)
     _fit(BLOCK * rounds, timed)
     alone = TelemetryCallback(without=RUN_META)
     tries = Tries(alone, rounds)
     _fit(1, alone, tries)
     print(f"trainbus TelemetryCallback in Lightning, us a step (thread CPU time, {rounds} rounds)")
-    print(f"  {'asleep':<46}{median(stopwatch.asleep):>8.1f}")
-    print(f"  {'awake':<46}{median(stopwatch.awake):>8.1f}")
+    none, empty, ours = stopwatch.blocks.values()
+    for name, blocks in (("no callback", none), ("an empty Callback", empty), ("ours", ours)):
+        print(f"  {name:<46}{median(blocks):>8.1f}")
+    print(f"  {'ours, more than none':<46}{_more(ours, none):>8.1f}")
     costs = {
-        "added, with what it displaces from the caches": added,
-        "spent in its hooks": median(timed.steps),
+        "ours, more than an empty Callback": _more(ours, empty),
+        "of that, spent in its hooks": _usual(timed.steps),
         "its hooks by themselves": tries.us,
     }
     for name, cost in costs.items():
         verdict = "holds" if cost <= LIMIT_US else "BROKEN"
         print(f"  {name:<46}{cost:>8.1f}   bound <= {LIMIT_US} {verdict}")
     print()
+
+
+def _usual(steps: list[float]) -> float:
+    whole = BLOCK - UNSETTLED
+    return median(mean(steps[at : at + whole]) for at in range(whole, len(steps), whole))
+
+
+def _more(blocks: list[float], peers: list[float]) -> float:
+    return median(block - peer for block, peer in zip(blocks, peers, strict=True))
 
 
 def _fit(steps: int, *callbacks: pl.Callback) -> None:

@@ -21,6 +21,8 @@ Places: TypeAlias = dict[object, Mapping[str, Any]]
 # thread or task that runs in a copy of the context, as it was when the copy was made.
 _PLACES: Final[ContextVar[Places]] = ContextVar("telemetry_places", default={})  # noqa: B039 -- never written to
 
+_set_ambient: Final = AMBIENT.set  # as above
+
 
 class context:  # noqa: N801 -- used as a verb, like contextlib.suppress
     """Merge metadata under that of every event emitted inside the block.
@@ -52,7 +54,7 @@ class context:  # noqa: N801 -- used as a verb, like contextlib.suppress
         outer = AMBIENT.get()
         merged: Ambient = self._metadata
         if type(outer) is Layer:
-            merged = Layer.over(outer, self._metadata, None, outer.places)
+            merged = Layer.over(outer, self._metadata, None, _known(outer))
         elif outer is not None:
             merged = {**outer, **self._metadata}
         self._tokens.append(AMBIENT.set(merged))
@@ -102,12 +104,17 @@ class Layer(dict[str, Any]):
         cls, under: Ambient, own: Mapping[str, Any], owner: object | None, places: Places
     ) -> Layer:
         """Metadata merged over others."""
-        layer = cls(own) if under is None else cls({**under, **own})
+        layer = cls(own if under is None else under)
+        if under is not None:
+            layer |= own
         if owner is not None and None in own.values():
             for name, value in own.items():
                 if value is None:
                     del layer[name]
-        layer.owner, layer.own, layer.places, layer.under = owner, own, places, under
+        layer.owner = owner
+        layer.own = own
+        layer.places = places
+        layer.under = under
         return layer
 
     @classmethod
@@ -116,14 +123,15 @@ class Layer(dict[str, Any]):
 
         What is None in the place is hidden: it is that of a loop around, and not of this one.
         """
-        here, places = AMBIENT.get(), _PLACES.get()
+        here = ambient_metadata()
         if type(here) is Layer and here.owner is loop:  # nothing is over it, as is usual
-            places, under = {**places, loop: place}, here.under
-        else:
-            places = {**_around(loop), loop: place}
-            under = _up_to_date(here, places, loop)
+            _set_ambient(cls.over(here.under, place, loop, here.places))
+            return
+        _known(here)
+        places = {**_around(loop), loop: place}
+        under = _up_to_date(here, places, loop)
         _PLACES.set(places)
-        AMBIENT.set(cls.over(under, place, loop, places))
+        _set_ambient(cls.over(under, place, loop, places))
 
     @staticmethod
     def lift(loop: object) -> None:
@@ -132,9 +140,11 @@ class Layer(dict[str, Any]):
         Does nothing where it is not known: in a thread or task that it has not run in.
         """
         if loop in _PLACES.get():
+            here = AMBIENT.get()
+            _known(here)
             places = _around(loop)
             _PLACES.set(places)
-            AMBIENT.set(_up_to_date(AMBIENT.get(), places))
+            AMBIENT.set(_up_to_date(here, places))
 
 
 def in_a_loop() -> bool:
@@ -144,9 +154,10 @@ def in_a_loop() -> bool:
 
 def restore_ambient(token: Token[Ambient]) -> bool:
     """Leave a block: what was before it, with the loops where they are now; see `restore`."""
+    places = _known(AMBIENT.get())
     if not restore(AMBIENT, token):
         return False
-    here, places = AMBIENT.get(), _PLACES.get()
+    here = AMBIENT.get()
     if type(here) is Layer and here.places is not places:
         AMBIENT.set(_up_to_date(here, places))
     return True
@@ -159,6 +170,19 @@ def restore(variable: ContextVar[Any], token: Token[Any]) -> bool:
     except ValueError:
         return False  # a generator closed from elsewhere: there the variable was never set
     return True
+
+
+def _known(here: Ambient) -> Places:
+    """Where the loops are.
+
+    The one whose place is laid over all others moves on without telling, which is faster. So this
+    is asked before anything else is done with the metadata that are ambient.
+    """
+    places = _PLACES.get()
+    if type(here) is Layer and here.owner in places and places[here.owner] is not here.own:
+        places = {**places, here.owner: here.own}
+        _PLACES.set(places)
+    return places
 
 
 def _around(loop: object) -> Places:

@@ -128,7 +128,7 @@ class StepTimer:
         return measured
 
 
-def batch_size_of(batch: object) -> int | None:
+def batch_size_of(batch: Any) -> int | None:
     """How many items a batch has; None if it does not tell. Reads no values, never raises.
 
     It is the first dimension of the first array or tensor that has one: the batch itself, or inside
@@ -143,7 +143,8 @@ def batch_size_of(batch: object) -> int | None:
         (8, 2, None)
     """
     try:
-        shape = getattr(_first_part(batch), "shape", None)
+        first = batch[0] if type(batch) in _LISTS and batch else _first_part(batch)
+        shape = getattr(first, "shape", None)
         if shape:  # the usual batch, in half the time
             return int(shape[0])
         size = _first(batch, _rows, _DEPTH)
@@ -154,8 +155,6 @@ def batch_size_of(batch: object) -> int | None:
 
 def _first_part(batch: Any) -> Any:
     kind = type(batch)
-    if kind in _LISTS:
-        return batch[0] if batch else batch
     if kind is dict:
         return next(iter(batch.values()), None)
     if UserDict in kind.__mro__:  # as of transformers' tokenizers; isinstance() takes a microsecond

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
-from telemetry.ambient import AMBIENT, Ambient, ambient_metadata, restore_ambient
+from telemetry.ambient import Layer
 from telemetry.arguments import check_count, check_name
 from telemetry.log import log_error
 from telemetry.records import EventName
-from telemetry.registry import default_registry
 from telemetry.runs import (
     ambient_identity,
     attempt_of_the_job,
@@ -22,7 +20,7 @@ from telemetry.runs import (
 )
 from telemetry.runs.meta import check_without
 from telemetry.spans import NOTHING
-from telemetry.timing import TIMING, StepTimer
+from telemetry.timing import StepTimer
 from telemetry.values.jsonable import bounded_repr
 
 Identity: TypeAlias = dict[str, Any]
@@ -52,18 +50,11 @@ class _Block(Protocol):
 class _Frame:
     """A run or a stage that has begun, and the place inside it."""
 
-    __slots__ = ("around", "block", "place", "token")
+    __slots__ = ("block", "place")
 
     def __init__(self, block: _Block) -> None:
         self.block = block
         self.place: Mapping[str, Any] = NOTHING
-        self.around: Mapping[str, Any] = NOTHING
-        self.token: Token[Ambient] | None = None
-
-    def leave_place(self) -> None:
-        token, self.token = self.token, None
-        if token is not None and self.place.keys() <= (ambient_metadata() or NOTHING).keys():
-            restore_ambient(token)  # else a block around it has ended before, and it with that
 
 
 class Fit:
@@ -87,12 +78,13 @@ class Fit:
         ValueError: A name is empty, the attempt is less than 1, or ``without`` has an unknown name.
 
     Example:
+        >>> import telemetry
         >>> from telemetry.testing import capture
         >>> fit = Fit("digits", run_id="r1")
         >>> with capture() as events:
         ...     fit.begin("fit", module="example")
         ...     fit.at(step=1, epoch=1)
-        ...     fit.step({"loss": 2.5}, total_steps=10)
+        ...     telemetry.emit_step(loss=2.5, total_steps=10)
         ...     fit.end()
         >>> [".".join(event.event) for event in events]  # doctest: +NORMALIZE_WHITESPACE
         ['workflow.run.start', 'stage.run.start', 'training.step', 'stage.run.stop',
@@ -180,23 +172,10 @@ class Fit:
 
         Does nothing outside of a stage.
         """
-        if not self._frames:
-            return
-        frame = self._frames[-1]
-        frame.place = place
-        if frame.token is None:
-            frame.around = ambient_metadata() or NOTHING
-            frame.token = AMBIENT.set({**frame.around, **place})
-        else:  # what a `context` left and another entered would do, in a third of the time
-            AMBIENT.set({**frame.around, **place})
-
-    def step(self, measurements: Mapping[str, Any], **metadata: Any) -> None:
-        """An optimizer step was made, at the place that was said."""
-        default_registry.execute(STEP, measurements, metadata)
-
-    def timing(self, **metadata: Any) -> None:
-        """The times of that step."""
-        default_registry.execute(TIMING, self.timer.step(), metadata)
+        if self._frames:
+            frame = self._frames[-1]
+            frame.place = place
+            Layer.lay(place, frame)  # other callbacks may be in blocks of theirs, and leave them
 
     @property
     def depth(self) -> int:
@@ -233,7 +212,7 @@ class Fit:
 
     def _exit(self, error: BaseException | None) -> None:
         frame = self._frames.pop()
-        frame.leave_place()
+        Layer.lift(frame)
         if error is None:
             frame.block.__exit__(None, None, None)
         else:

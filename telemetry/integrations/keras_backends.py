@@ -18,6 +18,7 @@ from telemetry.integrations.keras_feeds import CountingIterator, Feed
 from telemetry.values import on_device, to_python
 
 Arguments = tuple[Any, ...]
+_OUT_OF_SIGHT: Final = Feed()
 _OPTIMIZER: Final = 2
 """Where the optimizer's variables are in the state of a step on JAX."""
 
@@ -179,7 +180,7 @@ class TensorFlow:
 
     def feed(self, arguments: Arguments) -> tuple[Feed, Arguments]:
         """The argument is an iterator for the graph."""
-        return Feed(), arguments
+        return _OUT_OF_SIGHT, arguments
 
     def logs(self, result: Any) -> Any:
         """It is what is returned."""

@@ -29,6 +29,8 @@ class Feed:
     @classmethod
     def of(cls, batches: list[Any]) -> Feed:
         """A feed of batches that are there."""
+        if len(batches) == 1:
+            return cls(1, batch_size_of(batches[0]))
         sizes = [batch_size_of(batch) for batch in batches]
         known = [size for size in sizes if size is not None]
         return cls(len(batches), sum(known) if len(known) == len(sizes) else None)
@@ -84,6 +86,7 @@ class Data:
         if split and arguments.get("validation_data") is None and count is not None:
             count = math.floor(count * (1.0 - split))
         self._count = count
+        self._batches = None if count is None else -(-count // self._size)
 
     def items(self, *, first: int, batches: int, of: int | None) -> int | None:
         """The items of some batches of an epoch.
@@ -95,6 +98,6 @@ class Data:
         """
         if self._static is not None:
             return self._static * batches
-        if self._count is None or of != -(-self._count // self._size):
+        if self._count is None or of != self._batches:
             return None  # an epoch is no pass through arrays
         return min((first + batches) * self._size, self._count) - first * self._size

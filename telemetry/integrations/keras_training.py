@@ -19,6 +19,8 @@ from telemetry.timing import TIMING
 STEP: Final[EventName] = ("training", "step")
 _FUNCTION: Final = "train_function"
 
+execute, enabled = default_registry.execute, default_registry.enabled
+
 
 class Training:
     """What a fit has done so far.
@@ -54,24 +56,24 @@ class Training:
         self.epochs: int | None = None
         self.batches: int | None = None
         self.epoch = 0
-        self._place: dict[str, int] = {}
+        self._placed = -1
+        self._together = 1
         self._total: dict[str, int] | None = None
         self._is_new = True
-        self._batch = self._expected = 0
+        self._batch, self._expected = 0, 1
         self._idle_since = self._outside = 0
         self._waited: int | None = 0
         self._failed = self._is_checked = False
 
     def start_epoch(self, epoch: int) -> None:
         """An epoch begins; ``epoch`` is counted from 1."""
-        self.epoch, self._batch, self._is_new = epoch, 0, True
+        self.epoch, self._batch, self._is_new, self._placed = epoch, 0, True, -1
         self.settle()
         self._wait()
 
     def settle(self) -> None:
         """Nothing is being made now: what happens is of the last step."""
-        made = self._steps.made
-        self._at({"epoch": self.epoch, "step": made} if made else {"epoch": self.epoch})
+        self._at(self._steps.made)
 
     def start_batch(self) -> None:
         """A batch begins, or several at once."""
@@ -82,8 +84,9 @@ class Training:
             self._stand()
         if self._backend.fetches_first:
             self._outside = time.monotonic_ns() - self._idle_since
-        self._expected = self._batches_to_come()
-        self._at({"epoch": self.epoch, "step": self._steps.coming(self._expected)})
+        if self._together != 1:
+            self._expected = self._batches_to_come()
+        self._at(self._steps.coming(self._expected))
 
     def end_batch(self, logs: Any) -> None:
         """What a loop of the user's tells of a batch; in ``fit``, Keras has read its logs."""
@@ -117,15 +120,17 @@ class Training:
             except Exception as error:
                 self._give_up(error)
             result = original(*arguments)
-            if feed is not None:
-                self._safely(self._called, feed, result)
+            if feed is not None and not self._failed:
+                try:
+                    self._done(feed, self._backend.logs(result), result)
+                except Exception as error:
+                    self._give_up(error)
             return result
 
         self._original, self._stand_in = original, _StandIn(original, call)
+        self._together = self._model.steps_per_execution  # of which that function was made
+        self._expected = 1
         vars(self._model)[_FUNCTION] = self._stand_in
-
-    def _called(self, feed: Feed, result: Any) -> None:
-        self._done(feed, self._backend.logs(result), result)
 
     def _look(self) -> None:
         # Keras has just read the logs of the epoch before, so that nothing is waited for here.
@@ -140,9 +145,8 @@ class Training:
                 self._total["total_steps"] = seen // self._steps.each
 
     def _batches_to_come(self) -> int:
-        together = self._model.steps_per_execution if self.stands_in else 1
-        left = together if self.batches is None else self.batches - self._batch
-        return max(1, min(together, left))
+        left = self._together if self.batches is None else self.batches - self._batch
+        return max(1, min(self._together, left))
 
     def _done(self, feed: Feed, logs: Any, result: Any) -> None:
         before, taken = self._steps.made, feed.batches or self._expected
@@ -159,9 +163,9 @@ class Training:
         else:
             self._steps.batches += taken
         self._batch += taken
-        steps = self._steps.made - before
-        if steps:
-            self._report(logs, steps)
+        made = self._steps.made
+        if made != before:
+            self._report(logs, made, made - before)
         self._idle_since = time.monotonic_ns()
 
     def _must_ask(self, is_open: bool) -> bool:
@@ -172,24 +176,22 @@ class Training:
         is_first, self._is_checked = not self._is_checked, True
         return is_first or is_open
 
-    def _report(self, logs: Any, steps: int) -> None:
-        made = self._steps.made
-        if self._place["step"] != made:  # fewer batches than expected, or another one in progress
-            self._at({"epoch": self.epoch, "step": made})
+    def _report(self, logs: Any, made: int, steps: int) -> None:
+        self._at(made)  # it took fewer batches than expected, or another step is in progress
         about = self._total or {}
-        if default_registry.enabled(STEP):
+        if enabled(STEP):
             measured = _flat(logs)
             follows, last = self._steps.follows, made * self._steps.each - 1
             rate = self._rate.of(last if follows else None) if self._steps.uses else None
             if rate is not None:
                 measured["lr"] = rate
-            default_registry.execute(STEP, measured, about)
+            execute(STEP, measured, about)
         times = self._fit.timer.step()
-        if default_registry.enabled(TIMING):
+        if enabled(TIMING):
             times["data_duration"] = self._waited
             if self._waited is None or not self.stands_in:
                 del times["data_duration"]
-            default_registry.execute(TIMING, times if steps == 1 else _each(times, steps), about)
+            execute(TIMING, times if steps == 1 else _each(times, steps), about)
         self._waited = 0
         self._fit.timer.wait()
 
@@ -197,10 +199,13 @@ class Training:
         self._fit.timer.wait()
         self._idle_since = time.monotonic_ns()
 
-    def _at(self, place: dict[str, int]) -> None:
-        if place != self._place:
-            self._place = place
-            self._fit.at(**place)
+    def _at(self, step: int) -> None:
+        if step != self._placed:
+            self._placed = step
+            if step:
+                self._fit.at(epoch=self.epoch, step=step)
+            else:
+                self._fit.at(epoch=self.epoch)
 
     def _safely(self, act: Callable[..., None], *arguments: Any) -> None:
         if not self._failed:

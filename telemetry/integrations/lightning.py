@@ -12,7 +12,6 @@ from telemetry.integrations.fit import Fit
 from telemetry.integrations.lightning_metrics import Metrics
 from telemetry.integrations.lightning_saves import Saves
 from telemetry.integrations.lightning_steps import Steps, steps_of
-from telemetry.timing import batch_size_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -143,8 +142,7 @@ class TelemetryCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Say which step is next."""
-        self._fit.timer.work(batch_size_of(batch))
-        self._steps.start_batch()
+        self._steps.start_batch(batch)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
@@ -165,6 +163,7 @@ class TelemetryCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the epoch's metrics computed."""
+        self._steps.end_epoch()
         self._saves.look_again()
         self._metrics.end_epoch(trainer, self._steps.losses.of_epoch())
 

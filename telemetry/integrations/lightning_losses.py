@@ -77,9 +77,10 @@ class Losses:
             self._sum_up()
         self._epoch_batches += self._batches
         self._batches = 0
-        measured = {"loss": mean, **self._scalars}
-        self._scalars = {}
-        return measured
+        if not self._scalars:
+            return {"loss": mean}
+        scalars, self._scalars = self._scalars, {}
+        return {"loss": mean, **scalars}
 
     def of_epoch(self) -> Any:
         """The mean loss of the batches of all steps of the epoch; None if there was none."""
@@ -92,11 +93,17 @@ class Losses:
         """Add many at once: every operation costs, on a device too."""
         losses, self._unsummed = self._unsummed, []
         if losses:
-            devices = [loss.device for loss in losses]
-            device = next((each for each in devices if each.type != "cpu"), devices[0])
-            # To skip a batch, modules return a zero that was made on the host.
-            total = torch.stack([_wide(loss).to(device) for loss in losses]).sum()
+            if len({(loss.device, loss.dtype) for loss in losses}) > 1:
+                losses = _alike(losses)
+            total = _wide(torch.stack(losses)).sum()
             self._epoch_sum = total if self._epoch_sum is None else self._epoch_sum + total
+
+
+def _alike(losses: list[Any]) -> list[Any]:
+    # To skip a batch, modules return a zero that was made on the host.
+    devices = [loss.device for loss in losses]
+    device = next((each for each in devices if each.type != "cpu"), devices[0])
+    return [_wide(loss).to(device) for loss in losses]
 
 
 def _mean(loss: Any) -> Any:

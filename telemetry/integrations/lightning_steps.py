@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from telemetry.extras import import_extra
-from telemetry.integrations.fit import Fit
+from telemetry.integrations.fit import STEP, Fit
 from telemetry.integrations.lightning_losses import Losses
+from telemetry.registry import default_registry
+from telemetry.timing import TIMING, batch_size_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -19,6 +21,8 @@ else:
     ).GradientAccumulationScheduler
 
 torch = import_extra("torch", extra="lightning", feature="telemetry.integrations.lightning")
+
+execute = default_registry.execute
 
 
 class Steps:
@@ -54,12 +58,21 @@ class Steps:
         self._total = {} if total is None else {"total_steps": total}
         self.losses.start_epoch()
         self._at(self._made + 1)
+        self._fit.timer.step()  # of the epoch before: batches that have made none
         self._fit.timer.wait()
 
-    def start_batch(self) -> None:
+    def end_epoch(self) -> None:
+        """An epoch is over: what follows is of its last step, none is in progress."""
+        if self._placed != self._made:
+            self._at(self._made)
+
+    def start_batch(self, batch: object) -> None:
         """The next step is on its way."""
-        if self._placed != self._made + 1:
-            self._at(self._made + 1)
+        self._fit.timer.work(batch_size_of(batch))
+        coming = self._made + 1
+        if self._placed != coming:
+            self._placed = coming
+            self._fit.at(epoch=self.epoch, step=coming)
 
     def before(self, optimizer: Any) -> None:
         """An optimizer is about to step."""
@@ -86,9 +99,9 @@ class Steps:
         if lr is not None:
             measured["lr"] = lr
         about = {"step": self._made, **self._total}
-        self._fit.step(measured, **about)
+        execute(STEP, measured, about)
         if timed:
-            self._fit.timing(**about)
+            execute(TIMING, self._fit.timer.step(), about)
 
     def start_evaluation(self, trainer: Trainer) -> None:
         """An evaluation starts: it measures the steps that are made, not the one in progress."""

@@ -208,7 +208,9 @@ class TelemetryCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Note the learning rate, before the scheduler sets the next one."""
         lr = kwargs["optimizer"].param_groups[0].get("lr")
-        if lr is not None:
+        if type(lr) is float:
+            self._step["lr"] = lr
+        elif lr is not None:
             self._step["lr"] = lr.clone() if hasattr(lr, "clone") else lr  # it may be written to
 
     def on_step_end(
