@@ -27,7 +27,7 @@ from handlers.records import Site, TimedEvent
 from handlers.sink_attachment import SinkAttachment
 from handlers.timed import Timed
 from telemetry import EventName, Registry
-from telemetry.metrics.naming import text as metadata_text
+from telemetry.events.reported import text as metadata_text
 
 NAME: Final = "DatadogMetrics"
 CALL: Final = ("datadog", "call")

@@ -10,8 +10,8 @@ from handlers.records import TimedEvent
 from handlers.text import error_text, name_text, value_text
 from telemetry import EventName, Pattern
 from telemetry.events import find
+from telemetry.events.reported import text as metadata_text
 from telemetry.metrics import Sample
-from telemetry.metrics.naming import text as metadata_text
 
 DEFAULT_EVENTS: Final[tuple[Pattern, ...]] = (
     ("alert", "raised"),

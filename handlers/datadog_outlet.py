@@ -23,7 +23,7 @@ from handlers.refusals import Refusals, Tally
 from handlers.retrying import Retrying
 from handlers.secrets import redact_urls
 from handlers.tag_limit import TagLimit
-from telemetry.metrics.naming import text as metadata_text
+from telemetry.events.reported import text as metadata_text
 
 MAX_CACHED: Final = 4096
 REASONS: Final = {

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final, TypeVar
 
 from telemetry.events import CATALOGUE, find
-from telemetry.metrics.naming import fields_of, text
+from telemetry.events.reported import text
+from telemetry.metrics.naming import fields_of
 from telemetry.records import EventName
 
 ALWAYS: Final = ("run_id", "rank", "host")

@@ -8,7 +8,8 @@ from typing import Any
 
 from telemetry.alerts.rule import Rule
 from telemetry.alerts.track import Change
-from telemetry.metrics.naming import bind, dotted, fill, known
+from telemetry.events.reported import bind, dotted, fill
+from telemetry.metrics.naming import known
 from telemetry.records import EventName
 
 

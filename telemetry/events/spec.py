@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from telemetry.events.reported import bind, fill, measured_in, reported_in, with_unit
 from telemetry.records import Pattern
 
 
@@ -46,21 +47,14 @@ class EventSpec:
         return ".".join(self.name)
 
     def reported_name(self, measurement: str, metadata: Mapping[str, Any]) -> str:
-        """The name under which a measurement is shown.
+        """The name under which a measurement is shown, durations in milliseconds.
 
         Args:
             measurement: Its name in the event.
             metadata: The event's, which names splits, regularizers, operations and groups. What
                 it lacks is shown as ``?``.
         """
-        values = {key: _segment(value) for key, value in metadata.items()}
-        return self.reported.format_map(_Missing(values, measurement=measurement))
-
-
-class _Missing(dict[str, Any]):
-    def __missing__(self, key: str) -> str:
-        return "?"
-
-
-def _segment(value: object) -> str:
-    return "/".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        unit = next((field.unit for field in self.measurements if field.name == measurement), "")
+        unit = reported_in(measurement, measured_in(self.name, measurement, unit))
+        template = with_unit(self.reported, measurement, unit)
+        return fill(bind(template, self.name, measurement), metadata)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from telemetry.events import CATALOGUE, EventSpec
+from telemetry.events.reported import is_duration
 from telemetry.metrics.define import check_metrics, counter, last_value, sum_, summary
 from telemetry.metrics.metric import Metric
-from telemetry.metrics.naming import CLOCKS, YOURS, is_duration
+from telemetry.metrics.naming import CLOCKS, YOURS
 from telemetry.records import Pattern
 
 TAGS: Final = ("run_id", "user_id")

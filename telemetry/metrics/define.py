@@ -11,6 +11,7 @@ from math import isfinite
 from numbers import Real
 from typing import Any, Final, TypedDict, Unpack, get_args
 
+from telemetry.events.reported import reported_in, with_unit
 from telemetry.metrics import naming
 from telemetry.metrics.metric import Kind, Metric, Predicate, Reduction
 from telemetry.metrics.naming import ANY
@@ -188,7 +189,7 @@ def complete(metric: Metric, unit: tuple[str, str] | None = None) -> Metric:
     measured, reported = _units(metric, known.unit, unit or _given(metric))
     default = known.report_as
     if metric.measurement != ANY:
-        default = naming.with_unit(default, metric.measurement, reported)
+        default = with_unit(default, metric.measurement, reported)
     return replace(
         metric,
         report_as=metric.report_as or default,
@@ -208,8 +209,7 @@ def _units(metric: Metric, known: str, given: tuple[str, str] | None) -> tuple[s
         return "", ""
     if given is not None:
         return given[0] or known, given[1]
-    is_named_ns = metric.measurement.endswith("_ns")
-    return known, "ms" if known == "ns" and not is_named_ns else known
+    return known, reported_in(metric.measurement, known)
 
 
 def _parse(kind: Kind, name: object) -> tuple[Pattern, str]:

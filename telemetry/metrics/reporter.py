@@ -9,9 +9,10 @@ from math import inf
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from telemetry.events.reported import bind, fill, is_duration, text
 from telemetry.metrics.define import check_metrics, complete
 from telemetry.metrics.metric import Metric, Sample
-from telemetry.metrics.naming import ANY, CLOCKS, bind, fill, is_duration, known, text
+from telemetry.metrics.naming import ANY, CLOCKS, known
 from telemetry.metrics.units import divisor
 from telemetry.names import ONE, REST
 from telemetry.records import EventName

@@ -7,6 +7,7 @@ import pytest
 
 from telemetry import events, workflow_run
 from telemetry.events import CATALOGUE, EventSpec, Field, find, select
+from telemetry.metrics import Reporter, tracking
 from telemetry.names import check_event
 
 DESIGN = [
@@ -204,10 +205,30 @@ def test_times_are_in_nanoseconds_and_units_are_given_where_names_leave_doubt():
             {"operation": "forward"},
             "performance.forward_duration_ms",
         ),
+        (
+            "performance.operation.stop",
+            "tokens",
+            {"operation": "forward"},
+            "performance.forward_tokens",
+        ),
+        ("custom_loss.stop", "duration", {}, "custom_loss.duration_ms"),
+        ("training.timing", "step_duration", {}, "training.step_duration_ms"),
+        ("performance.sample", "optim_step_duration_ms", {}, "performance.optim_step_duration_ms"),
+        ("training.eval", "loss", {"split": None}, "?.loss"),
     ],
 )
 def test_the_name_under_which_a_measurement_is_reported(event, measurement, metadata, reported):
     assert spec_of(event).reported_name(measurement, metadata) == reported
+
+
+@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.dotted)
+def test_a_tracker_reports_under_the_same_names(spec):
+    metadata = {key: f"a {key}" for key in ("split", "operation", "rule", "stage", "key")}
+    metadata |= {"regularizer_name": True}
+    reporter = Reporter(tracking())
+    for measurement in (*(field.name for field in spec.measurements), "mine", "my_duration_ms"):
+        for sample in reporter.samples(spec.name, {measurement: 1.0}, metadata):
+            assert spec.reported_name(measurement, metadata) == sample.name
 
 
 def test_what_the_metadata_lack_is_a_question_mark():
