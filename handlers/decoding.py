@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from handlers.records import TimedEvent
-from telemetry import SpanContext
-
-SPAN: Final = "telemetry_span_context"
-SECOND: Final = 1_000_000_000
-END_OF_TIME: Final = 2**63
-"""The first nanosecond since 1970 that has no room in 64 bits: it is in the year 2262."""
-DEPTH: Final = 100
-"""Levels of lists and objects; `handlers.encoding` writes a third of that."""
-
-_NONFINITE: Final = {
-    "NaN": float("nan"),
-    "Infinity": float("inf"),
-    "-Infinity": float("-inf"),
-}
-# Integers of more than 64 bits are written as text.
-_BIG: Final = re.compile(r"-?[1-9][0-9]{18,999}")
+from telemetry.values import (
+    DEEPEST,
+    check_time_ns,
+    is_too_deep,
+    restore_metadata,
+    restore_number,
+    restore_time_ns,
+)
 
 
 def decode(line: bytes | str, *, time_ns: int | None = None) -> TimedEvent:
@@ -53,10 +43,10 @@ def decode(line: bytes | str, *, time_ns: int | None = None) -> TimedEvent:
         raise ValueError(f"no JSON object, but {type(record).__name__}")  # noqa: TRY004 -- the text is what is wrong
     measurements, metadata = (_mapping(record, key) for key in ("measurements", "metadata"))
     return TimedEvent(
-        _checked(_time_ns(record.get("timestamp")) if time_ns is None else time_ns),
+        check_time_ns(_time_ns(record.get("timestamp")) if time_ns is None else time_ns),
         _name(record.get("event")),
-        {key: _number(value) for key, value in measurements.items()},
-        {key: _span(value) if key == SPAN else value for key, value in metadata.items()},
+        {key: restore_number(value) for key, value in measurements.items()},
+        restore_metadata(metadata),
     )
 
 
@@ -64,17 +54,9 @@ def _mapping(record: Mapping[str, Any], key: str) -> dict[str, Any]:
     mapping = record.get(key)
     if not isinstance(mapping, dict):
         raise ValueError(f"{key!r} is no object")  # noqa: TRY004 -- the text is what is wrong
-    if _is_deeper(mapping, DEPTH):
-        raise ValueError(f"{key!r} is nested deeper than {DEPTH} levels")
+    if is_too_deep(mapping):
+        raise ValueError(f"{key!r} is nested deeper than {DEEPEST} levels")
     return mapping
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Whether it is nested deeper; what was written by others could be too deep for this stack."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def _name(text: object) -> tuple[str, ...]:
@@ -86,37 +68,6 @@ def _name(text: object) -> tuple[str, ...]:
 
 def _time_ns(text: object) -> int:
     try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError(f"'timestamp' is no time with its zone: {text!r}")
-    # In whole numbers: a float of seconds has no room for microseconds of this century.
-    return int(moment.replace(microsecond=0).timestamp()) * SECOND + moment.microsecond * 1000
-
-
-def _checked(time_ns: int) -> int:
-    if not 0 <= time_ns < END_OF_TIME:
-        raise ValueError("its time is not between 1970 and 2262")
-    return time_ns
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        return int(value) if _BIG.fullmatch(value) else _NONFINITE.get(value, value)
-    return [_number(item) for item in value] if isinstance(value, list) else value
-
-
-def _span(value: Any) -> Any:
-    try:
-        span, parent, trace = (value[key] for key in SpanContext._fields)
-        return SpanContext(_id(span), None if parent is None else _id(parent), _id(trace))
-    except (KeyError, TypeError, ValueError):
-        return value  # the caller's own, of another form
-
-
-def _id(text: str) -> int:
-    number = int(text, 16)
-    if not 0 < number < 2**64:
-        raise ValueError(text)
-    return number
+        return restore_time_ns(text)
+    except ValueError as error:
+        raise ValueError(f"'timestamp' is {error}") from None

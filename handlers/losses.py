@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from handlers.forks import renew_in_children
@@ -110,6 +110,19 @@ class Losses:
             self.policy,
             f": {because}" if because else "",
         )
+
+
+def passing(lost: Mapping[str, int]) -> int:
+    """How many of the events that a handler has lost it would deliver another time.
+
+    Args:
+        lost: How many it has lost, by the reason.
+
+    Example:
+        >>> passing({"disk_full": 2, "refused": 3})
+        2
+    """
+    return sum(count for policy, count in lost.items() if policy in PASSING)
 
 
 def is_announcement(event: EventName) -> bool:

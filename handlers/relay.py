@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import partial
-from math import inf
 from typing import Final
 
 from handlers.clock import at_time
-from handlers.losses import PASSING
-from handlers.patience import PATIENCE, Patience
+from handlers.flushing import Flush
+from handlers.losses import passing
+from handlers.patience import PATIENCE
 from handlers.redis_reader import StreamEntry, StreamReader
 from handlers.sink_attachment import SinkAttachment
+from handlers.stopping import Stop
 from telemetry import Registry
 
 BATCH: Final = 500
@@ -28,104 +26,15 @@ WAIT: Final = 0.5
 """Seconds that a read waits for an entry, between two looks at whether to stop."""
 LOOK: Final = 1.0
 """The same, while a handler takes long."""
-GRACE: Final = 5.0
-"""Seconds to end what was begun, once it is to stop."""
-POLL: Final = 0.05
+AFTERMATH: Final = (
+    "What it was given last is not acknowledged: the next relay of the group gets it."
+)
 
 logger = logging.getLogger("telemetry")
 
 
 class RelayError(RuntimeError):
     """What was read cannot be delivered; it is not acknowledged."""
-
-
-class Stop(Patience):
-    """Tells a relay to stop, from a signal handler: by a flag, because that must take no lock.
-
-    Attributes:
-        until: Until when, by the monotonic clock, a server that is away is tried again.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.until = inf
-        self._deadline: float | None = None
-
-    def __call__(self) -> None:
-        """Stop: end what was begun, for at most some seconds."""
-        self._deadline = time.monotonic() + GRACE
-
-    @property
-    def asked(self) -> bool:
-        """Whether it is to stop."""
-        return self._deadline is not None
-
-    @property
-    def late(self) -> bool:
-        """Whether it should have stopped by now."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-    def wait(self, seconds: float, least: float = 0.0) -> bool:
-        """Wait before another attempt; False says that there is to be none."""
-        end = min(time.monotonic() + max(seconds, least), self.until)
-        while time.monotonic() < end and not self.asked:
-            time.sleep(POLL)
-        return not self.asked and time.monotonic() < self.until
-
-
-class Flush:
-    """Flushes a handler, for as long as that takes, in a thread of its own.
-
-    To ask it again and again for a short while would never end where its flush takes longer.
-
-    Args:
-        attachment: The handler's.
-    """
-
-    def __init__(self, attachment: SinkAttachment) -> None:
-        self.attachment = attachment
-        self._delivered = False
-        self._error: Exception | None = None
-        self._start()
-
-    def join(self, seconds: float) -> None:
-        """Wait for it, for at most so many seconds."""
-        self._thread.join(seconds)
-
-    def is_done(self) -> bool:
-        """Whether the handler has delivered all that it was given.
-
-        Raises:
-            RelayError: It failed, now or before.
-        """
-        if self._thread.is_alive():
-            return False
-        if self._error is not None:
-            raise RelayError(
-                f"Handler {self.attachment.id!r} failed: {self._error}"
-            ) from self._error
-        if not self.attachment.active:
-            raise RelayError(
-                f"Handler {self.attachment.id!r} has failed and was detached. What it was given "
-                "last is not acknowledged: the next relay of the group gets it."
-            )
-        if not self._delivered:
-            self._start()
-        return self._delivered
-
-    def _start(self) -> None:
-        # With the patience of who waits, should there be no worker to flush it.
-        run = partial(copy_context().run, self._run)
-        self._thread = threading.Thread(target=run, name="trainbus-flush", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._delivered = self.attachment.flush(threading.TIMEOUT_MAX)
-        except Exception as error:  # for who waits
-            self._error = error
-        if not self._delivered:
-            time.sleep(POLL)
 
 
 @dataclass
@@ -209,9 +118,9 @@ class Relay:
             progress: Called about once a second, and after each batch.
 
         Raises:
-            RelayError: A handler failed, lost what it was given for a reason that passes, or did
-                not deliver before the end; or the server was away for ``until_idle``.
-            DeliveryError: The server refuses to be read.
+            RelayError: A handler lost what it was given for a reason that passes, or did not
+                deliver before the end; or the server was away for ``until_idle``.
+            DeliveryError: A handler failed, or the server refuses to be read.
         """
         token = PATIENCE.set(self._stop)
         try:
@@ -255,12 +164,12 @@ class Relay:
 
     def _relay(self, batch: Sequence[StreamEntry]) -> None:
         done = Totals(entries=len(batch))
-        before = [_passing(attachment) for attachment in self._attachments]
+        before = [passing(attachment.lost) for attachment in self._attachments]
         for entry in batch:
             self._emit(entry, done)
         self._deliver(batch)
         for attachment, count in zip(self._attachments, before, strict=True):
-            self._check_losses(attachment, _passing(attachment) - count)
+            self._check_losses(attachment, passing(attachment.lost) - count)
         self._be_patient()
         if not self._reader.acknowledge(batch):
             raise RelayError(
@@ -294,7 +203,7 @@ class Relay:
 
     def _deliver(self, batch: Sequence[StreamEntry]) -> None:
         """Wait for as long as it takes: what cannot be delivered now waits in the stream."""
-        flushes = [Flush(attachment) for attachment in self._attachments]
+        flushes = [Flush(attachment, AFTERMATH) for attachment in self._attachments]
         hold_at = time.monotonic() + self._reader.hold_after
         while flushes:
             flushes[0].join(min(LOOK, self._reader.hold_after))
@@ -315,8 +224,3 @@ class Relay:
                 f"Handler {attachment.id!r} could not deliver all that it was given last (events "
                 f"lost: {count}). It is not acknowledged: the next relay of the group gets it."
             )
-
-
-def _passing(attachment: SinkAttachment) -> int:
-    """How many events a handler has lost that it would deliver another time."""
-    return sum(count for policy, count in attachment.lost.items() if policy in PASSING)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-import handlers.relay
+import handlers.stopping
 
 
 def test_a_relay_that_is_killed_loses_nothing(
@@ -97,7 +97,7 @@ def test_a_handler_that_fails_ends_the_relay_and_nothing_is_acknowledged(
 def test_a_handler_that_cannot_deliver_is_waited_for_until_the_relay_is_told_to_stop(
     server, send, tmp_path, wait_until, client, pending, relay, read, steps, monkeypatch
 ):
-    monkeypatch.setattr(handlers.relay, "GRACE", 0.1)
+    monkeypatch.setattr(handlers.stopping, "GRACE", 0.1)
     send(0)
 
     def interrupt():

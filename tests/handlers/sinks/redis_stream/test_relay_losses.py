@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-import handlers.relay
+import handlers.stopping
 
 END = ("--until-idle", 0)
 STEPS = ("--option", "events=training.*")  # and not what is announced on the relay's own bus
@@ -237,7 +237,7 @@ def create(site, *, path):
 
 
 def test_handlers_that_hang_end_together(server, send, relay, monkeypatch, receiver, wait_until):
-    monkeypatch.setattr(handlers.relay, "GRACE", 0.1)
+    monkeypatch.setattr(handlers.stopping, "GRACE", 0.1)
     send(0)
     receiver.hangs = True
     sinks = [
