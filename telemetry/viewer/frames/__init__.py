@@ -1,0 +1,1 @@
+"""Frames of records: read, chosen from, smoothed, clamped, thinned out."""

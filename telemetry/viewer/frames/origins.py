@@ -1,0 +1,89 @@
+"""From where the axes of each run are counted: when it began, and what is before its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from telemetry.viewer.frames.epochs import Offsets, epoch_offsets
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SUMMARY: Final = """
+SELECT run, epoch_us(min(timestamp)), epoch_us(max(timestamp)), count(step), count(epoch)
+FROM current GROUP BY place, run ORDER BY place"""
+_EPOCHS: Final = """
+SELECT run, floor(epoch) AS number, min(step), max(step) FROM current
+WHERE isfinite(step) AND isfinite(epoch) GROUP BY ALL ORDER BY run, number"""
+_STEPS: Final = """
+SELECT DISTINCT floor(epoch) AS number, step FROM current
+WHERE run = ? AND isfinite(step) AND isfinite(epoch)"""
+
+
+class Origin(NamedTuple):
+    """What all records of a run say of where they are.
+
+    Attributes:
+        began: The time of the first, in microseconds since 1970; None where none has a time.
+        ended: Of the last, likewise.
+        steps: How many have a step.
+        epochs: How many have an epoch.
+        offsets: What is before each epoch, where the steps begin anew in each; else None.
+    """
+
+    began: int | None
+    ended: int | None
+    steps: int
+    epochs: int
+    offsets: Offsets | None
+
+
+def find_origins(connection: duckdb.DuckDBPyConnection) -> dict[str, Origin]:
+    """The origins of all runs by their labels, in order; `find_runs` has told the runs apart.
+
+    They are those of all records, so that a point is at one place whatever else is read.
+
+    Args:
+        connection: The engine's, or a cursor of it.
+    """
+    found = connection.execute(_SUMMARY).fetchall()
+    offsets = _offsets(connection)
+    return {
+        run: Origin(began, ended, steps, epochs, offsets.get(run))
+        for run, began, ended, steps, epochs in found
+    }
+
+
+def noted(origins: Mapping[str, Origin]) -> dict[str, dict[str, Any]]:
+    """Origins as a frame's ``attrs["origins"]`` has them, of which JSON can be made.
+
+    Example:
+        >>> noted({"a": Origin(1, 2, 3, 0, None)})
+        {'a': {'began': 1, 'offsets': None}}
+    """
+    return {
+        run: {
+            "began": origin.began,
+            "offsets": origin.offsets and [each.tolist() for each in origin.offsets],
+        }
+        for run, origin in origins.items()
+    }
+
+
+def _offsets(connection: duckdb.DuckDBPyConnection) -> dict[str, Offsets]:
+    last: dict[str, float] = {}
+    suspects = dict[str, None]()
+    for run, _, first, end in connection.execute(_EPOCHS).fetchall():
+        if first < last.get(run, -np.inf):
+            suspects[run] = None
+        last[run] = max(end, last.get(run, end))
+    offsets = {}
+    for run in suspects:
+        found = connection.execute(_STEPS, [run]).fetchnumpy()
+        told = epoch_offsets(np.asarray(found["step"]), np.asarray(found["number"]))
+        if told is not None:
+            offsets[run] = told
+    return offsets

@@ -1,0 +1,1 @@
+"""Logs: which files, what they hold, and whose records are one run."""

@@ -1,0 +1,230 @@
+"""Which records make one run: the files of its ranks, and the attempts at it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+from telemetry.viewer.logs.engine import quoted
+from telemetry.viewer.logs.records import Records
+from telemetry.viewer.logs.sources import Source
+
+Key: TypeAlias = tuple[object, ...]
+
+NEVER: Final = "NULL::DOUBLE"
+STEPS: Final = ("training.step", "rl.step")
+"""The events that say where an attempt begins; it may look back before, as a validation does."""
+TURN: Final = f"(coalesce(attempt, 0)::HUGEINT * {2**63 - 1} + rowid)"
+"""Which record of a run is the later one, in SQL: files have names in any order, attempts count."""
+
+
+class Part(NamedTuple):
+    """What one attempt at a run left in one file.
+
+    Attributes:
+        source: The number of the file.
+        run_id: As recorded, None where none was.
+        attempt: Likewise.
+        first_step: The lowest step: of the training where it says its steps, else of all; None
+            where there is none.
+    """
+
+    source: int
+    run_id: str | None
+    attempt: int | None
+    first_step: float | None
+
+
+class RunPart(NamedTuple):
+    """A part, and what it is of.
+
+    Attributes:
+        part: The part.
+        run: The run's label.
+        until: The step from which on a later attempt is valid in its place, None if there is none.
+    """
+
+    part: Part
+    run: str
+    until: float | None
+
+
+def find_runs(records: Records) -> tuple[str, ...]:
+    """Tell the runs apart, and make the view ``current``: the records with their ``run``.
+
+    A run is one line of a chart. What attempts left is one run, in which a later attempt is valid
+    from its first step on: what an earlier one had there is not in ``current``, and is in ``told``,
+    which has all records, marked as ``superseded``. Files of several ranks are runs of their own,
+    because their values are not one line.
+
+    Args:
+        records: The records.
+
+    Returns:
+        The labels of the runs, in the order in which they begin: names of files, or ids of runs
+        where a file has several, or a run is spread over several.
+    """
+    told = tell_runs(find_parts(records), records.sources)
+    records.connection.execute(_views(told))
+    return tuple(dict.fromkeys(each.run for each in told))
+
+
+def find_parts(records: Records) -> list[Part]:
+    """What each attempt at each run left in each file, in the order in which they begin.
+
+    Args:
+        records: The records.
+    """
+    steps = ", ".join(map(quoted, STEPS))
+    return [
+        Part(*row)
+        for row in records.rows(
+            f"SELECT source, run_id, attempt, "
+            f"coalesce(min(step) FILTER (event IN ({steps})), min(step)) FROM records "
+            "GROUP BY source, run_id, attempt ORDER BY min(rowid)"
+        )
+    ]
+
+
+def tell_runs(parts: Sequence[Part], sources: Sequence[Source]) -> list[RunPart]:
+    """Which run each part is of.
+
+    Args:
+        parts: What there is.
+        sources: The files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> parts = [Part(0, "a", 1, 1.0), Part(0, "a", 2, 51.0), Part(1, "b", 1, 1.0)]
+        >>> sources = [Source(Path("one.jsonl"), "one"), Source(Path("two.jsonl"), "two")]
+        >>> [(each.run, each.until) for each in tell_runs(parts, sources)]
+        [('one', 51.0), ('one', None), ('two', None)]
+    """
+    by_id: dict[str | None, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_id[part.run_id].append(part)
+    keys = {
+        id(part): key
+        for run_id, of_id in by_id.items()
+        for part, key in zip(of_id, _keys(run_id, of_id, sources), strict=True)
+    }
+    by_run: dict[Key, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_run[keys[id(part)]].append(part)
+    names = _names(by_run, [source.label for source in sources])
+    told = {
+        id(part): RunPart(part, names[key], _until(part, of_run))
+        for key, of_run in by_run.items()
+        for part in of_run
+    }
+    return [told[id(part)] for part in parts]
+
+
+def _keys(run_id: str | None, parts: Sequence[Part], sources: Sequence[Source]) -> list[Key]:
+    """Which of the runs with one id each part is of.
+
+    Files that one attempt wrote are of different ranks: their names tell these apart, else the name
+    of one folder, so that the attempts of a rank stay together. Where nothing does, each file is
+    by itself.
+    """
+    if run_id is None:
+        return [("file", part.source) for part in parts]
+    if _are_lines([("run", run_id)] * len(parts), parts):
+        return [("run", run_id)] * len(parts)
+    files = [sources[part.source] for part in parts]
+    folders = [source.path.absolute().parent.parts[::-1] for source in files]
+    names = [Path(source.label).name for source in files]
+    keys: list[Key] = [("rank", run_id, name) for name in names]
+    for depth in range(max(map(len, folders))):
+        if _are_lines(keys, parts):
+            return keys
+        keys = [
+            ("rank", run_id, *above[depth : depth + 1], name)
+            for above, name in zip(folders, names, strict=True)
+        ]
+    return [("rank", run_id, source.label) for source in files]
+
+
+def _are_lines(keys: Sequence[Key], parts: Sequence[Part]) -> bool:
+    """Whether no attempt at a run is in two files."""
+    files: dict[object, set[int]] = defaultdict(set)
+    for key, part in zip(keys, parts, strict=True):
+        files[key, part.attempt].add(part.source)
+    return all(len(sources) == 1 for sources in files.values())
+
+
+def _names(by_run: dict[Key, list[Part]], labels: Sequence[str]) -> dict[Key, str]:
+    """The label of each run; no two have the same."""
+    runs_of_file: dict[int, set[Key]] = defaultdict(set)
+    for key, parts in by_run.items():
+        for part in parts:
+            runs_of_file[part.source].add(key)
+    names: dict[Key, str] = {}
+    for key, parts in by_run.items():
+        files = {part.source for part in parts}
+        alone = len(files) == 1 and len(runs_of_file[min(files)]) == 1
+        name = labels[min(files)] if alone or key[0] == "file" else _id_of(key)
+        names[key] = _free(name, names.values())
+    return names
+
+
+def _id_of(key: Key) -> str:
+    return "/".join(map(str, key[1:]))
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
+def _until(part: Part, of_run: Iterable[Part]) -> float | None:
+    """From which step on a later attempt is valid."""
+    later = [
+        other.first_step
+        for other in of_run
+        if other.first_step is not None and (other.attempt or 0) > (part.attempt or 0)
+    ]
+    return min(later, default=None)
+
+
+def _views(told: Sequence[RunPart]) -> str:
+    return f"""
+        CREATE OR REPLACE VIEW told AS {_told(told)};
+        CREATE OR REPLACE VIEW current AS
+        SELECT * EXCLUDE superseded FROM told WHERE NOT superseded"""
+
+
+def _told(told: Sequence[RunPart]) -> str:
+    first = told[0].run if told else ""
+    if all(each.run == first and each.until is None for each in told):
+        return (
+            f"SELECT 0 AS place, {quoted(first)} AS run, false AS superseded, rowid, * FROM records"
+        )
+    places = {run: place for place, run in enumerate(dict.fromkeys(each.run for each in told))}
+    rows = ", ".join(
+        f"({each.part.source}, {_literal(each.part.run_id)}, {_number(each.part.attempt)}, "
+        f"{places[each.run]}, {quoted(each.run)}, "
+        f"{NEVER if each.until is None else repr(float(each.until))})"
+        for each in told
+    )
+    return f"""
+        SELECT parts.place, parts.run, NOT coalesce(step < until, true) AS superseded,
+            records.rowid, records.*
+        FROM records JOIN (VALUES {rows})
+            AS parts(source, run_id, attempt, place, run, until)
+        ON records.source = parts.source
+            AND records.run_id IS NOT DISTINCT FROM parts.run_id
+            AND records.attempt IS NOT DISTINCT FROM parts.attempt"""
+
+
+def _literal(text: str | None) -> str:
+    return "NULL" if text is None else quoted(text)
+
+
+def _number(value: int | None) -> str:
+    return "NULL" if value is None else str(value)
