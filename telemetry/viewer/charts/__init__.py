@@ -1,0 +1,1 @@
+"""Charts of metrics: worked out once, drawn as a picture or with characters."""

@@ -1,0 +1,271 @@
+"""What a chart shows, before it is drawn."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from telemetry.viewer.charts.chart import chart_of, check_frames
+from telemetry.viewer.charts.strokes import legend_of, palette, strokes_of
+from telemetry.viewer.charts.treatment import check_treatment
+
+
+def run_of(name, steps=range(1, 5), **metrics):
+    frame = pd.DataFrame({"run": name, "step": np.array(steps, float), **metrics})
+    frame.attrs["metrics"] = list(metrics)
+    return frame
+
+
+def chart(frames, metrics=None, x_key="step", labels=None, **treatment):
+    asked = {"smooth": 0, "smooth_mode": "mean", "clip": None, "band": None, "downsample": 0}
+    return chart_of(frames, metrics, x_key, labels, check_treatment(**{**asked, **treatment}))
+
+
+def points(line):
+    return dict(zip(line.curve.x.tolist(), line.curve.y.tolist(), strict=True))
+
+
+def test_several_runs_are_several_lines_whatever_they_are_called():
+    values = [1.0, 2.0, 3.0, 4.0]
+    for labels in (None, ["same", "same"]):
+        frames = [run_of("metrics", loss=values), run_of("metrics", loss=values[::-1])]
+        both = chart(frames, labels=labels)
+        assert len({line.run for panel in both.panels for line in panel.lines}) == 2, labels
+    one_frame = pd.concat([run_of("a", loss=values), run_of("b", loss=values[::-1])])
+    drawn = chart([one_frame]).panels[0].lines
+    assert [(line.run, list(points(line).values())) for line in drawn] == [
+        ("a", values),
+        ("b", values[::-1]),
+    ]
+
+
+def test_metrics_that_end_alike_share_a_panel_and_others_have_their_own():
+    frame = run_of("a", **{"train.loss": [1.0] * 4, "val.loss": [2.0] * 4, "train.lr": [0.1] * 4})
+    panels = chart([frame]).panels
+    assert [(panel.title, [line.metric for line in panel.lines]) for panel in panels] == [
+        ("loss", ["train.loss", "val.loss"]),
+        ("train.lr", ["train.lr"]),
+    ]
+
+
+def test_rows_without_a_value_or_a_place_are_no_points():
+    frame = run_of("a", [1, np.nan, 3, 4], loss=[1.0, 2.0, np.nan, 4.0])
+    assert points(chart([frame]).panels[0].lines[0]) == {1.0: 1.0, 4.0: 4.0}
+
+
+def test_lines_are_clipped_before_they_are_smoothed():
+    frame = run_of("a", range(4), loss=[0.0, 0.0, 0.0, 100.0])
+    clipped = 40.0  # 60 % of four values is place 1.8 of 0, 0, 0, 100: still 0; 80 % is place 2.4
+    line = chart([frame], clip=80, smooth=2).panels[0].lines[0]
+    assert line.raw.y.tolist() == pytest.approx([0.0, 0.0, 0.0, clipped])
+    assert line.curve.y.tolist() == pytest.approx([0.0, 0.0, 0.0, clipped / 2])
+
+
+def test_lines_are_smoothed_before_points_are_left_out():
+    values = np.zeros(1000)
+    values[::2] = 1.0
+    frame = run_of("a", range(1000), loss=values)
+    line = chart([frame], smooth=2, downsample=20).panels[0].lines[0]
+    assert len(line.curve.y) <= 20
+    assert set(line.curve.y[1:].tolist()) == {0.5}  # of what is left one in two would be 1
+    assert set(line.raw.y.tolist()) == {0.0, 1.0}
+
+
+def test_a_line_with_no_more_points_than_the_window_stays_as_it_is():
+    frame = run_of("a", loss=[4.0, 3.0, 2.0, 1.0])
+    line = chart([frame], smooth=4).panels[0].lines[0]
+    assert line.curve.y.tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert line.raw is None
+
+
+def test_time_is_shown_in_a_unit_that_suits_the_longest_run():
+    frame = run_of("a", loss=[1.0, 2.0, 3.0, 4.0])
+    stamps = pd.to_datetime([0, 1800, 3600, 7200], unit="s", utc=True)
+    frame["timestamp"] = pd.Series(stamps).astype("datetime64[us, UTC]")
+    frame = frame[["run", "step", "timestamp", "loss"]]
+    drawn = chart([frame], x_key="time")
+    assert drawn.x_label == "time (minutes)"
+    assert drawn.panels[0].lines[0].curve.x.tolist() == [0.0, 30.0, 60.0, 120.0]
+
+
+def test_a_metric_without_the_axis_is_left_out_with_a_warning():
+    frame = run_of("a", [1, 2, np.nan, np.nan], loss=[1.0, 2.0, np.nan, np.nan])
+    frame["gpu.memory"] = [np.nan, np.nan, 7.0, 8.0]
+    with pytest.warns(UserWarning, match=r"gpu.memory of a is not drawn: none of its values has"):
+        drawn = chart([frame], ["loss", "gpu."])
+    assert [panel.title for panel in drawn.panels] == ["loss"]
+    assert [panel.title for panel in chart([frame]).panels] == ["loss"]  # not asked for: no warning
+
+
+def test_metrics_none_of_which_has_the_axis_are_refused_with_those_they_have():
+    frame = run_of("a", [1, 2, np.nan, np.nan], loss=[1.0, 2.0, np.nan, np.nan])
+    frame["epoch"] = [np.nan, np.nan, 1.0, 2.0]
+    frame["gpu.memory"] = [np.nan, np.nan, 7.0, 8.0]
+    with pytest.raises(ValueError, match=r"of gpu.memory has 'step'\. Axes it has: epoch\."):
+        chart([frame], ["gpu.memory"])
+
+
+def test_too_many_panels_are_refused():
+    frame = run_of("a", **{f"m{n}": [1.0] * 4 for n in range(61)})
+    with pytest.raises(ValueError, match="61 metrics would need 61 panels, and a chart has 60 at"):
+        chart([frame], ["*"])
+
+
+SEEDS = [
+    run_of("digits-seed0", loss=[1.0, 2.0, 3.0, 4.0]),
+    run_of("digits-seed1", loss=[3.0, 4.0, 5.0, 12.0]),
+]
+
+
+def test_a_band_reaches_from_the_lowest_seed_to_the_highest():
+    (line,) = chart(SEEDS, band="minmax").panels[0].lines
+    assert line.run == "digits-seed* (2 runs)"
+    assert line.curve.y.tolist() == [2.0, 3.0, 4.0, 8.0]
+    assert line.low.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert line.high.tolist() == [3.0, 4.0, 5.0, 12.0]
+
+
+def test_a_band_of_a_standard_deviation_is_that_of_a_sample():
+    (line,) = chart(SEEDS, band="std").panels[0].lines
+    apart = np.std([[1, 2, 3, 4], [3, 4, 5, 12]], axis=0, ddof=1)
+    assert (line.high - line.curve.y).tolist() == pytest.approx(apart.tolist())
+    assert (line.curve.y - line.low).tolist() == pytest.approx(apart.tolist())
+
+
+def test_seeds_with_other_steps_are_interpolated_and_never_continued():
+    frames = [
+        run_of("s1", [0, 10, 20], loss=[0.0, 10.0, 20.0]),
+        run_of("s2", [0, 5, 10], loss=[2.0, 2.0, 2.0]),
+    ]
+    (line,) = chart(frames, band="minmax").panels[0].lines
+    assert points(line) == {0.0: 1.0, 5.0: 3.5, 10.0: 6.0, 20.0: 20.0}
+
+
+def test_runs_with_one_label_make_a_band_and_others_stay_lines():
+    frames = [*SEEDS, run_of("other", loss=[9.0] * 4)]
+    lines = chart(frames, band="minmax", labels=["a", "a", "b"]).panels[0].lines
+    assert [(line.run, line.low is None) for line in lines] == [("a (2 runs)", False), ("b", True)]
+
+
+def test_a_band_stays_whole_when_points_are_left_out():
+    rng = np.random.default_rng(0)
+    frames = [run_of(f"s{n}", range(500), loss=rng.normal(size=500)) for n in range(3)]
+    every = chart(frames, band="minmax").panels[0].lines[0]
+    few = chart(frames, band="minmax", downsample=20).panels[0].lines[0]
+    assert len(few.curve.x) <= 60
+    assert few.low.min() == every.low.min()
+    assert few.high.max() == every.high.max()
+    assert (few.low <= few.curve.y).all()
+    assert (few.curve.y <= few.high).all()
+
+
+def test_a_band_needs_several_seeds():
+    with pytest.raises(ValueError, match=r"A band needs several runs .* Runs: a, b\."):
+        chart([run_of("a", loss=[1.0] * 4), run_of("b", loss=[1.0] * 4)], band="minmax")
+    with pytest.raises(ValueError, match="band must be one of minmax, std or None, got 'range'"):
+        check_treatment(0, "mean", None, "range", None)
+
+
+@pytest.mark.parametrize("empty", [[], pd.DataFrame(), run_of("a"), run_of("a", loss=[np.nan] * 4)])
+def test_frames_without_metrics_are_refused(empty):
+    with pytest.raises(ValueError, match=r"^Empty DataFrame provided to plot_metrics: it has no"):
+        check_frames(empty, "plot_metrics")
+
+
+def test_the_message_names_the_files():
+    frame = run_of("a")
+    frame.attrs["sources"] = ["runs/a.jsonl"]
+    with pytest.raises(ValueError, match=r"plot_metrics: runs/a\.jsonl has no metrics\. A record"):
+        check_frames(frame, "plot_metrics")
+
+
+def test_what_is_no_frame_is_refused():
+    with pytest.raises(TypeError, match="takes the DataFrame that read_jsonl gives, got str"):
+        check_frames(["runs/a.jsonl"], "plot_metrics")
+
+
+def test_colours_tell_metrics_of_one_run_and_runs_of_several():
+    two = {"train.loss": [1.0] * 4, "val.loss": [2.0] * 4}
+    one = strokes_of(chart([run_of("a", **two)]))[0]
+    assert len({stroke.color for stroke in one}) == 2
+    several = chart([run_of("a", **two), run_of("b", **two)])
+    by_line = dict(
+        zip(
+            [(x.run, x.metric) for x in several.panels[0].lines],
+            strokes_of(several)[0],
+            strict=True,
+        )
+    )
+    assert len(set(by_line.values())) == 4
+    assert by_line["a", "train.loss"].color == by_line["a", "val.loss"].color
+    assert by_line["a", "train.loss"].style == by_line["b", "train.loss"].style
+
+
+def test_a_legend_tells_colours_and_styles_as_the_lines_have_them():
+    two = {"train.loss": [1.0] * 4, "val.loss": [2.0] * 4}
+    several = chart([run_of("a", **two), run_of("b", **two)])
+    strokes = strokes_of(several)[0]
+    entries = {entry.name: entry for entry in legend_of(several, 0)}
+    assert list(entries) == ["train.loss", "val.loss", "a", "b"]
+    for line, stroke in zip(several.panels[0].lines, strokes, strict=True):
+        assert entries[line.run].color == stroke.color
+        assert entries[line.metric].style == stroke.style
+    assert legend_of(chart([run_of("a", loss=[1.0] * 4)]), 0) == []
+
+
+def test_a_panel_in_which_a_run_is_missing_has_its_own_legend():
+    frames = [run_of("a", loss=[1.0] * 4, lr=[1.0] * 4), run_of("b", loss=[1.0] * 4)]
+    both = chart(frames)
+    assert [entry.name for entry in legend_of(both, 1)] == ["a"]
+    assert legend_of(both, 1)[0].color == strokes_of(both)[0][0].color
+
+
+def test_any_number_of_colours_are_different():
+    for count in (1, 7, 8, 30):
+        assert len(set(palette(count))) == count
+    assert all(len(color) == 7 for color in itertools.chain(palette(5), palette(20)))
+
+
+def test_metrics_without_any_place_are_an_error_that_says_so():
+    frame = run_of("a", [1, np.nan], loss=[np.nan, 1.0])
+    with pytest.raises(ValueError, match=r"^No value of loss has 'step', or a place on any other"):
+        chart([frame])
+
+
+def test_what_is_too_large_to_be_drawn_is_an_infinity():
+    frame = run_of("a", loss=[1.0, 1.7e308, -1e297, 2.0])
+    assert points(chart([frame]).panels[0].lines[0]) == {
+        1.0: 1.0,
+        2.0: np.inf,
+        3.0: -np.inf,
+        4.0: 2.0,
+    }
+
+
+def test_a_place_that_is_too_far_away_is_none():
+    frame = run_of("a", [1, 2, 1e308], loss=[1.0, 2.0, 3.0])
+    assert points(chart([frame]).panels[0].lines[0]) == {1.0: 1.0, 2.0: 2.0}
+
+
+def test_a_mean_is_infinite_where_a_seed_is():
+    frames = [
+        run_of("s1", loss=[1.0, 2.0, np.inf, np.inf]),
+        run_of("s2", loss=[3.0, 4.0, 5.0, -np.inf]),
+    ]
+    for band in ("minmax", "std"):
+        (line,) = chart(frames, band=band).panels[0].lines
+        assert points(line) == {1.0: 2.0, 2.0: 3.0, 3.0: np.inf, 4.0: np.inf}
+    assert line.high[2] == 5.0
+
+
+def test_decimals_are_no_seeds():
+    frames = [run_of(name, loss=[1.0] * 4) for name in ("lr0.1", "lr0.2")]
+    with pytest.raises(ValueError, match="A band needs several runs"):
+        chart(frames, band="minmax")
+
+
+def test_eight_metrics_of_several_runs_are_eight_styles():
+    many = {f"m{n}.loss": [1.0] * 4 for n in range(8)}
+    several = chart([run_of("a", **many), run_of("b", **many)], ["*"])
+    assert len(set(strokes_of(several)[0])) == 16
