@@ -1,0 +1,83 @@
+"""The panel of gradient clipping: norms with their threshold, how often, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from telemetry.viewer.charts.curves import Curve
+from telemetry.viewer.frames.downsampling import keep
+from telemetry.viewer.frames.smoothing import moving_average
+from telemetry.viewer.page.axes import Axes
+from telemetry.viewer.page.drawing import Look, draw, placed, shown
+from telemetry.viewer.page.recorded import Recorded
+from telemetry.viewer.page.watched import Snapshot
+
+SCALE: Final = "smartclip.scale"
+NORM: Final = "smartclip.grad_norm"
+LIMITS: Final = ("smartclip.threshold", "smartclip.target")
+RATE: Final = "clip rate"
+
+
+def clipping_told(
+    snapshot: Snapshot,
+    recorded: Recorded,
+    axes: Axes,
+    *,
+    runs: Sequence[int],
+    look: Look,
+    window: int,
+) -> dict[str, Any]:
+    """What clippers have done in some runs.
+
+    Args:
+        snapshot: What was read of the logs.
+        recorded: Reads the points.
+        axes: What places depend on.
+        runs: The numbers of the runs.
+        look: How curves are looked at. Norms, thresholds and scales are not smoothed: what was
+            clipped would not be seen.
+        window: Of how many clippings the clip rate is told.
+
+    Returns:
+        ``curves`` with a ``panel`` each; ``marks``, where clipped norms are; ``totals``, how many
+        clippings there were in each run and how many of them clipped.
+    """
+    found = recorded.points(snapshot, (NORM, *LIMITS, SCALE))
+    plain = look._replace(window=1)
+    told: dict[str, Any] = {"curves": [], "marks": [], "totals": []}
+    for run in runs:
+        for name, points in found.items():
+            mine, x = placed(points, axes, run, look.axis)
+            if len(x):
+                panel = "scale" if name == SCALE else "norm"
+                drawn = draw(Curve(x, mine.value), plain)
+                told["curves"].append({"panel": panel, "metric": name, "run": run, **drawn})
+        if SCALE in found:
+            _tell_clipped(told, found, axes, run, plain, window)
+    return told
+
+
+def _tell_clipped(
+    told: dict[str, Any], found: dict[str, Any], axes: Axes, run: int, look: Look, window: int
+) -> None:
+    mine, x = placed(found[SCALE], axes, run, look.axis)
+    if not len(x):
+        return
+    clipped = mine.value < 1
+    rate = shown(Curve(x, moving_average(clipped.astype(np.float64), window)), look)
+    told["curves"].append(
+        {"panel": "rate", "metric": RATE, "run": run, "x": rate.x, "y": rate.y, "odd": []}
+    )
+    told["totals"].append(
+        {"run": run, "clippings": len(clipped), "clipped": int(np.count_nonzero(clipped))}
+    )
+    if NORM in found:
+        norms, places = placed(found[NORM], axes, run, look.axis)
+        is_clipped = np.isin(norms.row, mine.row[clipped]) & np.isfinite(norms.value)
+        is_clipped &= (places >= look.start) & (places <= look.end)
+        at, norm = places[is_clipped], norms.value[is_clipped]
+        kept = keep(at, norm, look.points)
+        told["marks"].append({"run": run, "x": at[kept], "y": norm[kept]})

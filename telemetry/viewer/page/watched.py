@@ -1,0 +1,159 @@
+"""The logs that a page shows: read once, and then what is written to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from telemetry.viewer.logs.columns import Column, find_columns
+from telemetry.viewer.logs.records import Records
+from telemetry.viewer.logs.runs import Part, find_parts, find_runs
+from telemetry.viewer.logs.sources import Source, each_once, find_logs, labels_of
+
+FIRST: Final = 50_000
+"""Records in which metrics are looked for before the page shows something; then in all."""
+
+
+class Snapshot(NamedTuple):
+    """What was read so far.
+
+    Attributes:
+        records: The records.
+        runs: The labels of the runs.
+        columns: The metrics by name.
+        generation: Another number where what was told of rows before no longer holds.
+        last: The ``rowid`` of the last record.
+        size: How many records there are.
+    """
+
+    records: Records
+    runs: tuple[str, ...]
+    columns: Mapping[str, Column]
+    generation: int
+    last: int
+    size: int
+
+
+class Watched:
+    """Some logs, and those that come to their directories.
+
+    Args:
+        paths: Files, patterns and directories, as `find_logs` takes them. One that has no log yet
+            is waited for.
+
+    Attributes:
+        snapshot: What was read so far; None before the first log is there.
+        reading: How many bytes are being read for the first time.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        self.snapshot: Snapshot | None = None
+        self.reading = 0
+        self._records: Records | None = None
+        self._parts: list[Part] = []
+        self._restarts = 0
+        self._bad = 0
+        self._is_partial = False
+
+    def look(self) -> bool:
+        """Read what is new.
+
+        Returns:
+            Whether anything is.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        paths = self._paths()
+        before = self.snapshot
+        if before is None:
+            return bool(paths) and self._begin(find_logs(paths))
+        records = before.records
+        known = tuple(source.path for source in records.sources)
+        every = each_once([*known, *paths])  # one that was deleted stays, and what was read of it
+        is_more = len(every) > len(known)
+        if is_more:
+            records.extend(tuple(map(Source, every, labels_of(every))))
+        rows = records.refresh()
+        is_other = records.restarts != self._restarts or sum(records.bad_lines) != self._bad
+        if not (is_more or rows or is_other or self._is_partial):
+            return False
+        self.snapshot = self._next(before, is_more=is_more)
+        return True
+
+    def interrupt(self) -> None:
+        """Let a look that goes on in another thread end, with an error."""
+        if self._records is not None:
+            self._records.connection.interrupt()
+
+    def _paths(self) -> list[Path]:
+        """The logs that are there by now."""
+        found: list[Path] = []
+        for path in self.paths:
+            with suppress(FileNotFoundError):  # it may come yet
+                found += [source.path for source in find_logs(path)]
+        return found
+
+    def _begin(self, sources: tuple[Source, ...]) -> bool:
+        self.reading = sum(source.path.stat().st_size for source in sources)
+        self._records = records = Records((), follow=True)
+        records.extend(sources)
+        self._parts = find_parts(records)
+        self._bad = sum(records.bad_lines)
+        last = _last_row(records)
+        self._is_partial = last > FIRST
+        columns = find_columns(records, until=FIRST)
+        self.snapshot = Snapshot(records, find_runs(records), columns, 0, last, _count_of(records))
+        self.reading = 0
+        return True
+
+    def _next(self, before: Snapshot, *, is_more: bool) -> Snapshot:
+        records = before.records
+        parts = find_parts(records)
+        is_anew = records.restarts != self._restarts  # what was found in it may be gone
+        is_other = is_more or parts != self._parts or is_anew
+        self._parts, self._restarts = parts, records.restarts
+        self._bad = sum(records.bad_lines)
+        runs = find_runs(records) if is_other else before.runs
+        known = FIRST if self._is_partial else before.last
+        columns = (
+            find_columns(records)
+            if is_anew
+            else _joined(before.columns, find_columns(records, after=known))
+        )
+        self._is_partial = False
+        return Snapshot(
+            records,
+            runs,
+            columns,
+            before.generation + is_other,
+            _last_row(records),
+            _count_of(records),
+        )
+
+
+def _last_row(records: Records) -> int:
+    ((last,),) = records.rows("SELECT coalesce(max(rowid), -1) FROM records")
+    return int(last)
+
+
+def _count_of(records: Records) -> int:
+    ((count,),) = records.rows("SELECT count(*) FROM records")
+    return int(count)
+
+
+def _joined(before: Mapping[str, Column], new: Mapping[str, Column]) -> dict[str, Column]:
+    """Metrics with the places that are new; a place with text by now is read as one with text."""
+    joined = dict(before)
+    for name, column in new.items():
+        known = joined[name].places if name in joined else ()
+        places = {place._replace(textual=False): place for place in known}
+        for place in column.places:
+            bare = place._replace(textual=False)
+            places[bare] = places.get(bare, place) if bare == place else place
+        joined[name] = Column(name, tuple(places.values()))
+    return joined

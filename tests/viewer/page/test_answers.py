@@ -1,0 +1,204 @@
+"""What the page is told, against the same worked out with NumPy, without a browser."""
+
+import numpy as np
+import pytest
+from starlette.datastructures import QueryParams
+
+from telemetry.viewer.page.answers import Answers
+from telemetry.viewer.page.lanes import lanes_of
+from telemetry.viewer.page.live import Live
+from telemetry.viewer.page.recorded import Recorded
+from telemetry.viewer.page.spans import Span
+from telemetry.viewer.page.watched import Watched
+
+from .conftest import line
+
+
+class Asked:
+    """Answers on some logs."""
+
+    def __init__(self, *paths):
+        self.watched = Watched(paths)
+        self.watched.look()
+        self.answers = Answers(Live(self.watched), {})
+
+    def __call__(self, what, query=""):
+        return getattr(self.answers, what)(QueryParams(query))
+
+    def curve(self, query):
+        (found,) = self("curves", query)
+        return list(found["x"]), list(found["y"])
+
+
+def test_few_points_keep_every_spike_and_invent_none(log):
+    values = np.random.default_rng(3).normal(size=20_000)
+    values[[137, 9_999]] = [50.0, -50.0]
+    log().steps(values.tolist())
+    x, y = Asked(log().path).curve("metric=training.loss&points=200")
+    assert len(x) <= 200
+    assert (min(y), max(y)) == (-50.0, 50.0)
+    assert x == sorted(x)
+    assert (x[0], x[-1]) == (1, 20_000)
+    assert y == values[np.array(x, dtype=int) - 1].tolist()
+
+
+def test_smoothing_comes_before_points_are_left_out(log):
+    values = np.random.default_rng(4).normal(size=5_000)
+    log().steps(values.tolist())
+    x, y = Asked(log().path).curve("metric=training.loss&points=100&smooth=50&mode=mean")
+    whole = np.array([values[max(0, i - 49) : i + 1].mean() for i in range(5_000)])
+    assert len(x) <= 100
+    assert y == pytest.approx(whole[np.array(x, dtype=int) - 1])
+
+
+def test_a_stretch_has_all_its_points_and_one_on_either_side(log):
+    log().steps([float(value) for value in range(1, 10_001)])
+    x, _ = Asked(log().path).curve("metric=training.loss&points=200&from=500&to=520")
+    assert x == list(range(499, 522))
+
+
+def test_runs_never_become_one_line(log):
+    a, b = log("a.jsonl").steps([1.0, 2.0]), log("b.jsonl").steps([3.0, 4.0])
+    found = Asked(a.path, b.path)("curves", "metric=training.loss")
+    assert [(each["run"], list(each["y"])) for each in found] == [(0, [1, 2]), (1, [3, 4])]
+
+
+def test_runs_of_one_file_are_told_apart_by_their_ids(log):
+    run = log()
+    for step in (1, 2):
+        for name in ("a", "b"):
+            run.steps([float(step)], first=step, run_id=name)
+    asked = Asked(run.path)
+    assert asked("state")["runs"] == ["a", "b"]
+    assert [each["run"] for each in asked("curves", "metric=training.loss")] == [0, 1]
+    assert [each["run"] for each in asked("curves", "metric=training.loss&run=1")] == [1]
+
+
+def test_a_later_attempt_is_shown_from_its_first_step_on(log):
+    run = log().steps([9.0, 8.0, 7.0, 6.0], run_id="r", attempt=1)
+    asked = Asked(run.path)
+    assert asked.curve("metric=training.loss")[1] == [9, 8, 7, 6]
+    run.steps([1.0, 0.5], first=3, run_id="r", attempt=2)
+    assert asked.watched.look()
+    assert asked.curve("metric=training.loss") == ([1, 2, 3, 4], [9, 8, 1, 0.5])
+
+
+def test_what_is_read_bit_by_bit_is_what_is_read_at_once(log):
+    values = np.random.default_rng(5).normal(size=300).tolist()
+    run = log().steps(values[:100])
+    asked = Asked(run.path)
+    asked("curves", "metric=training.loss")
+    for start in (100, 200):
+        run.steps(values[start : start + 100], first=start + 1)
+        run.steps([0.1], first=start + 1, name=f"metric{start}")
+        assert asked.watched.look()
+        asked("curves", "metric=training.loss")
+    fresh = Asked(run.path)
+    for name in ("loss", "metric100", "metric200"):
+        query = f"metric=training.{name}&points=4000"
+        assert asked.curve(query) == fresh.curve(query)
+    assert asked.curve("metric=training.loss&points=4000")[1] == values
+    assert not asked.watched.look()
+
+
+def test_a_line_that_is_being_written_waits_for_its_end(log):
+    whole = line("training.step", 1.0, {"loss": 2.0}, step=2)
+    run = log().steps([1.0]).write(whole[:40])
+    asked = Asked(run.path)
+    assert asked.curve("metric=training.loss")[1] == [1]
+    run.write(whole[40:])
+    assert asked.watched.look()
+    assert asked.curve("metric=training.loss")[1] == [1, 2]
+
+
+def test_a_file_that_is_begun_anew_is_read_anew(log):
+    run = log().steps([1.0, 2.0, 3.0])
+    asked = Asked(run.path)
+    asked("curves", "metric=training.loss")
+    run.path.write_text("")
+    run.steps([7.0])
+    assert asked.watched.look()
+    assert asked.curve("metric=training.loss") == ([1], [7])
+
+
+def test_a_deleted_file_leaves_what_was_read_of_it(log):
+    a, b = log("a.jsonl").steps([1.0]), log("b.jsonl").steps([2.0])
+    asked = Asked(a.path.parent)
+    a.path.unlink()
+    b.steps([3.0], first=2)
+    assert asked.watched.look()
+    found = asked("curves", "metric=training.loss")
+    assert [list(each["y"]) for each in found] == [[1], [2, 3]]
+
+
+def test_steps_that_begin_anew_in_each_epoch_are_counted_on(log):
+    run = log()
+    for epoch in (1, 2, 3):
+        run.steps([1.0, 2.0], epoch=epoch)
+    assert Asked(run.path).curve("metric=training.loss")[0] == [1, 2, 3, 4, 5, 6]
+
+
+def test_times_are_since_each_runs_beginning(log):
+    a = log("a.jsonl").write(*(line("training.step", s, {"loss": 1.0}) for s in (0.0, 600.0)))
+    b = log("b.jsonl").write(*(line("training.step", s, {"loss": 1.0}) for s in (50.0, 350.0)))
+    asked = Asked(a.path, b.path)
+    assert asked("state")["unit"] == {"name": "minutes", "seconds": 60.0}
+    assert asked("state")["axes"] == ("time",)
+    found = asked("curves", "metric=training.loss&axis=time")
+    assert [list(each["x"]) for each in found] == [[0, 10], [0, 5]]
+    cut = asked("curves", "metric=training.loss&axis=time&run=0&from=599&to=601")
+    assert list(cut[0]["x"]) == [0, 10]
+
+
+def test_what_was_asked_for_longest_ago_is_forgotten_first(log):
+    run = log().steps([1.0] * 60).steps([2.0] * 60, name="lr").steps([3.0] * 60, name="entropy")
+    snapshot = Asked(run.path).watched.snapshot
+    recorded = Recorded(most=150)
+    for name in ("loss", "lr", "loss", "entropy"):
+        assert len(recorded.points(snapshot, [f"training.{name}"])[f"training.{name}"].row) == 60
+    assert list(recorded._kept) == ["training.loss", "training.entropy"]
+
+
+def test_lanes_keep_spans_apart_and_children_below_their_parents():
+    def span(name, parent, first, last):
+        return Span("n", "stop", name, parent, first, last, None, None, None)
+
+    spans = [
+        span("root", None, 0.0, 10.0),
+        span("b", "root", 2.0, 6.0),
+        span("a", "root", 1.0, 5.0),  # beside b, at the same time
+        span("a1", "a", 1.0, 2.0),
+        span("c", "root", 6.0, 7.0),
+    ]
+    lanes = {each.span: lane for each, lane in lanes_of(spans)}
+    assert lanes == {"root": 0, "a": 1, "a1": 2, "b": 2, "c": 1}
+
+
+def test_a_flood_of_spans_is_cut_to_the_longest_with_those_they_are_in(log):
+    from .conftest import span_line
+
+    run = log().write(span_line("stage.run.stop", 1, None, 5000.0, duration=0.5, stage="s"))
+    run.write(
+        *(
+            span_line("performance.operation.stop", n, 1, float(n), duration=n / 1e4, operation="x")
+            for n in range(2, 2002)
+        )
+    )
+    told = Asked(run.path)("spans")
+    assert told["count"] == 2001
+    shortest = min(each["last"] - each["first"] for each in told["spans"] if each["parent"])
+    assert len(told["spans"]) == 1500
+    assert shortest == pytest.approx(503 / 1e4, abs=1e-6)  # the 1499 longest of 2000, and the stage
+
+
+def test_a_metric_that_comes_late_in_a_long_log_is_found_in_the_second_look(log):
+    run = log().write(line("training.step", 0.0, {"loss": 1.0}, step=1) * 50_002)
+    run.steps([2.0], first=9, name="entropy").steps(["NaN"], first=10)
+    asked = Asked(run.path)
+    assert list(asked.watched.snapshot.columns) == ["training.loss"]
+    assert asked.watched.look()
+    assert list(asked.watched.snapshot.columns) == ["training.loss", "training.entropy"]
+    assert asked.curve("metric=training.entropy") == ([9], [2])
+    (loss,) = asked("curves", "metric=training.loss")
+    assert loss["odd"] == [{"x": 10, "y": 1.0, "text": "NaN"}]
+    assert not asked.watched.look()
