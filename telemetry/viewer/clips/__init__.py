@@ -1,0 +1,1 @@
+"""Recorded gradient norms, and what clippers make of them."""
