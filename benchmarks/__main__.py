@@ -28,6 +28,7 @@ NAMES = (
     "callback_lightning",
     "callback_transformers",
     "callback_keras",
+    "viewer_reading",
 )
 PACKAGES = (
     "trainbus",

@@ -48,17 +48,18 @@ def _rows(
         promised = [bound for bound in bounds if bound.contender == result.name]
         for bound in promised:
             if isinstance(bound, Most):
-                held = f"<= {bound.ns:,.0f} ns {_verdict(holds=result.ns <= bound.ns)}"
+                held = f"<= {bound.ns:,.0f} ns {verdict(holds=result.ns <= bound.ns)}"
                 yield _row(result, result.ratio(by_name[peer]), peer, held)
                 continue
             ratio = result.ratio(by_name[bound.peer])
-            held = f"<= {bound.limit:.2f} {_verdict(holds=ratio <= bound.limit)}"
+            held = f"<= {bound.limit:.2f} {verdict(holds=ratio <= bound.limit)}"
             yield _row(result, ratio, bound.peer, held)
         if not promised:
             yield _row(result, result.ratio(by_name[peer]), peer, "")
 
 
-def _verdict(*, holds: bool) -> str:
+def verdict(*, holds: bool) -> str:
+    """Whether a bound holds, in a word."""
     return "holds" if holds else "EXCEEDED"
 
 

@@ -35,6 +35,7 @@ def run_benchmarks(*arguments):
         ("sinks_memory", ["redis", "100,000 events"]),
         ("alerts", ["does nothing", "ten limits", "<= 5,000 ns", "MiB"]),
         ("custom_loss", ["by hand, in torch", "each evaluated again", "tracked"]),
+        ("viewer_reading", ["pandas.read_json", "gzipped", "another program's", "<= 0.15", "MB"]),
     ],
 )
 def test_each_benchmark_prints_ours_beside_its_peers(name, peers):

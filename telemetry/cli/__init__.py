@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Final
+
 import click
 
-from telemetry.cli.alerts import alerts
-from telemetry.cli.check import check
-from telemetry.cli.completion import completion
-from telemetry.cli.demo import demo
-from telemetry.cli.events import events
-from telemetry.cli.relay import relay
+from telemetry.cli.pipes import Commands
 
 __all__ = ["main"]
 
+NAMES: Final = (
+    "alerts",
+    "check",
+    "completion",
+    "demo",
+    "events",
+    "plot",
+    "query",
+    "relay",
+    "replay",
+    "summary",
+    "tail",
+    "view",
+)
+"""The commands; each is in the module that is called like it."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Telemetry(Commands):
+    """Imports a command when it is asked for: the others may take longer than what it does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in NAMES:
+            return None
+        command: click.Command = getattr(import_module(f"telemetry.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(
+    cls=_Telemetry,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="trainbus", prog_name="telemetry")
 def commands() -> None:
     """A telemetry event bus for machine-learning training."""
-
-
-commands.add_command(alerts)
-commands.add_command(check)
-commands.add_command(completion)
-commands.add_command(demo)
-commands.add_command(events)
-commands.add_command(relay)
 
 
 def main() -> None:

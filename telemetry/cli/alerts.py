@@ -10,6 +10,7 @@ import click
 
 from telemetry.alerts import Rule, load
 from telemetry.alerts.words import condition, more_of
+from telemetry.cli.printable import printable
 
 HEADER = ("rule", "severity", "metric", "condition", "and")
 COLOURS = {"critical": "red", "error": "red", "warning": "yellow", "info": "cyan"}
@@ -56,8 +57,3 @@ def as_table(rules: tuple[Rule, ...]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
         if rule.message:
             yield f"    {printable(rule.message)}"
-
-
-def printable(text: str) -> str:
-    """A text in one line, in which a terminal's control characters are written as escapes."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

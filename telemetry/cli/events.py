@@ -8,8 +8,9 @@ from itertools import groupby
 
 import click
 
+from telemetry.cli.event_choice import parse_pattern
 from telemetry.events import CATALOGUE, EventSpec, Field, select
-from telemetry.names import check_pattern, overlaps
+from telemetry.names import overlaps
 
 
 @click.command()
@@ -22,13 +23,14 @@ from telemetry.names import check_pattern, overlaps
     show_default=True,
     help="How to print it.",
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 def events(prefix: str, form: str) -> None:
     """Print the event catalogue, or the part of it that begins with PREFIX.
 
     PREFIX is dotted, such as training or smartclip.clip.stop; with * and ** it is a pattern of
     whole names.
     """
-    pattern = _parse(prefix)
+    pattern = parse_pattern(prefix, "PREFIX")
     if "*" in prefix:
         specs = select(pattern)
     else:
@@ -56,15 +58,6 @@ def as_json(specs: list[EventSpec]) -> str:
 
     records = [dataclasses.asdict(spec) | {"name": spec.dotted} for spec in specs]
     return orjson.dumps(records, option=orjson.OPT_INDENT_2).decode()
-
-
-def _parse(prefix: str) -> tuple[str, ...]:
-    if not prefix:
-        return ()
-    try:
-        return check_pattern(tuple(prefix.replace("/", ".").strip(".").split(".")))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="PREFIX") from error
 
 
 def _unknown(prefix: str) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from telemetry.cli.log import log_lines
 from telemetry.cli.options import ABOUT, complete_handler, complete_option
+from telemetry.cli.progress import Progress
 from telemetry.cli.seconds import Seconds
+from telemetry.cli.stopping import stopping
 from telemetry.cli.targets import TargetsCommand, attached, check_process, targets_of
 from telemetry.registry import Registry
 
@@ -25,11 +24,9 @@ if TYPE_CHECKING:
     from handlers import SinkAttachment
     from handlers.redis_reader import StreamReader
     from handlers.redis_server import RedisServer
-    from handlers.relay import Relay, Stop, Totals
+    from handlers.relay import Relay, Totals
 
 NAME: Final = "telemetry relay"
-REFRESH: Final = 0.5
-"""Seconds between two lines of progress."""
 
 
 @click.command(cls=TargetsCommand)
@@ -113,16 +110,22 @@ def relay(
     """  # noqa: D301 -- click looks for the character itself
     check_process()
     targets = targets_of(names, options, config)
-    from handlers.relay import Relay  # noqa: PLC0415 -- after the check
+    from handlers.relay import Relay, Totals  # noqa: PLC0415 -- after the check
 
     registry = Registry()
     server, reader = _reader(registry, **place)
     progress = Progress(shown=sys.stderr.isatty() and "console" not in [t.handler for t in targets])
-    with stopping() as stop, log_lines(progress.log), ExitStack() as last:
+    done = Totals()
+
+    def last_words() -> str:
+        return f"\n{_summary(done)}\n"
+
+    with stopping(last_words) as stop, log_lines(progress.log), ExitStack() as last:
         attachments = last.enter_context(attached(registry, targets))
         last.enter_context(closing(reader))
         _check_no_circle(server, place["stream"], attachments)
         relay = Relay(reader, registry, attachments, stop=stop)
+        relay.totals = done
         progress.say(f"Relaying {reader} to {', '.join(str(one.id) for one in attachments)}.")
         try:
             _run(relay, count, until_idle, progress)
@@ -142,7 +145,9 @@ def _run(relay: Relay, count: int | None, until_idle: float | None, progress: Pr
     from handlers.relay import RelayError  # noqa: PLC0415 -- as above
 
     try:
-        relay.run(count=count, until_idle=until_idle, progress=progress)
+        relay.run(
+            count=count, until_idle=until_idle, progress=lambda totals: progress(totals.events)
+        )
     except (DeliveryError, RelayError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -188,58 +193,6 @@ def _reader(
         from_start=from_start,
         claim_after=claim_after,
     )
-
-
-@contextmanager
-def stopping() -> Iterator[Stop]:
-    """Stop in good order when asked by Ctrl-C or ``SIGTERM``, and at once when asked again."""
-    from handlers.relay import Stop  # noqa: PLC0415 -- after the check
-
-    stop = Stop()
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signum, before[signum])
-        stop()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {int(number): signal.getsignal(number) for number in signals}
-    for number in signals:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
-
-
-class Progress:
-    """Says on standard error what a relay does; on a terminal, a line that is written anew.
-
-    Args:
-        shown: Whether there is such a line.
-    """
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._last = (time.monotonic(), 0)
-
-    def __call__(self, totals: Totals) -> None:
-        """Write the line, twice a second at most."""
-        then, events = self._last
-        passed = time.monotonic() - then
-        if not self._shown or passed < REFRESH:
-            return
-        self._last = (then + passed, totals.events)
-        rate = (totals.events - events) / passed
-        click.echo(f"\r\x1b[K{totals.events:,} events, {rate:,.0f} a second", err=True, nl=False)
-
-    def log(self, text: str, is_error: bool) -> None:
-        """Say what was logged."""
-        self.say(click.style(text, fg="red") if is_error else text)
-
-    def say(self, text: str) -> None:
-        """Say something that stays."""
-        click.echo(f"\r\x1b[K{text}" if self._shown else text, err=True)
 
 
 def _summary(totals: Totals) -> str:

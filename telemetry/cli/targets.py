@@ -131,21 +131,45 @@ def attached(registry: Registry, targets: Sequence[Target]) -> Iterator[list[Sin
             detach_all()  # together: several that hang cost as long as one
 
 
+def check_targets(targets: Sequence[Target]) -> None:
+    """Check the names and the options of handlers, without attaching them.
+
+    Raises:
+        click.ClickException: There is no such handler, or no such option.
+    """
+    for target in targets:
+        options_of(target)
+
+
 def _attach(registry: Registry, target: Target, taken: Sequence[object]) -> SinkAttachment:
     import handlers  # noqa: PLC0415 -- commands that need none start without
-    from handlers.lookup import find_factory  # noqa: PLC0415 -- as above
 
-    name = target.handler
+    options = options_of(target)
+    options.setdefault("id", _free(target.handler, taken))
     try:
-        options = read_options(name, find_factory(name), target.given, COMMON)
-        options.setdefault("id", _free(name, taken))
-        if "events" in options:
-            options["events"] = [check_pattern(tuple(one.split("."))) for one in options["events"]]
         return handlers.attach(
-            name, registry=registry, background=True, overflow="block", **options
+            target.handler, registry=registry, background=True, overflow="block", **options
         )
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def options_of(target: Target) -> dict[str, Any]:
+    """The options of a handler, read and checked.
+
+    Raises:
+        click.ClickException: There is no such handler, or no such option.
+    """
+    from handlers.lookup import find_factory  # noqa: PLC0415 -- as above
+
+    try:
+        factory = find_factory(target.handler)
+        options = read_options(target.handler, factory, target.given, COMMON)
+        if "events" in options:
+            options["events"] = [check_pattern(tuple(one.split("."))) for one in options["events"]]
+    except (ImportError, TypeError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    return options
 
 
 def _free(name: str, taken: Sequence[object]) -> str:

@@ -54,6 +54,11 @@ def test_events_takes_a_prefix(telemetry, prefix, names):
     assert [row["name"] for row in json.loads(result.output)] == names
 
 
+def test_events_as_json_is_asked_for_as_of_other_commands(telemetry):
+    told = telemetry("events", "training", "--json").output
+    assert told == telemetry("events", "training", "--format", "json").output
+
+
 def test_events_as_json_has_all_of_it(telemetry):
     rows = json.loads(telemetry("events", "--format", "json").output)
     assert len(rows) == len(CATALOGUE)

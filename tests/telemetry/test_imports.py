@@ -67,7 +67,10 @@ EXPORTS = {
     "telemetry.poller": "Poller start",
     "telemetry.signals": "handler_attached handler_detached handler_failed",
     "telemetry.testing": "capture",
-    "telemetry.values": "jsonable on_device to_python to_python_many",
+    "telemetry.values": """
+        DEEPEST END_OF_TIME LARGEST SMALLEST check_time_ns is_too_deep jsonable on_device
+        restore_metadata restore_number restore_span restore_time_ns to_python to_python_many
+    """,
     "telemetry.cli": "main",
     "regularizers.schedules": "constant cosine_warmup linear_warmup",
     "clipping": """

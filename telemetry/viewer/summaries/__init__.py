@@ -1,0 +1,1 @@
+"""How runs went, in a few numbers."""
