@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from telemetry.cli.pipes import Commands
+from telemetry.cli.endings import Commands
 
 __all__ = ["main"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import click
 
+from telemetry.cli.endings import reader_is_gone
 from telemetry.cli.file_errors import file_errors
-from telemetry.cli.pipes import reader_is_gone
 from telemetry.cli.plot_pace import pause_after
 from telemetry.cli.printable import printable
 from telemetry.errors import MissingExtraError

@@ -152,7 +152,7 @@ def replay(
                 f"--from-line is of one file, and these are {len(sources)}. Name the file to go on "
                 "with, and replay those after it in another call."
             )
-        from telemetry.cli.replay_run import Recording, dry_run, run  # noqa: PLC0415 -- as above
+        from telemetry.cli.replay_to import Recording, dry_run, run  # noqa: PLC0415 -- as above
 
         files = [source.path for source in sources]
         recording = Recording(files, chosen, from_line=given["from_line"])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from telemetry.cli.pipes import INTERRUPTED
+from telemetry.cli.endings import INTERRUPTED
 
 if TYPE_CHECKING:
     from handlers.stopping import Stop

@@ -14,9 +14,9 @@ from typing import Final
 
 import click
 
+from telemetry.cli.endings import reader_is_gone
 from telemetry.cli.event_choice import ABOUT_EVENT, Chosen, complete_event
 from telemetry.cli.file_errors import file_errors
-from telemetry.cli.pipes import reader_is_gone
 from telemetry.cli.printable import printable, printable_json
 from telemetry.cli.tailed import Tailed, TailedEvent, UnreadableLines
 from telemetry.cli.tailed_files import TailedFiles

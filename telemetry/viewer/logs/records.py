@@ -16,6 +16,7 @@ import orjson
 from telemetry.values import DEEPEST, END_OF_TIME, is_too_deep
 from telemetry.viewer.logs.bad_lines import BadLines
 from telemetry.viewer.logs.content import Content, ends_in_newline
+from telemetry.viewer.logs.depth import depth_of
 from telemetry.viewer.logs.engine import (
     LONGEST_LINE,
     can_be_named,
@@ -27,7 +28,6 @@ from telemetry.viewer.logs.engine import (
 )
 from telemetry.viewer.logs.foreign import TIMES, TOO_DEEP, used_of
 from telemetry.viewer.logs.lines import GZIPPED, MAGIC, read_lines
-from telemetry.viewer.logs.nesting import depth_of
 from telemetry.viewer.logs.sources import Source
 
 OURS: Final = 0

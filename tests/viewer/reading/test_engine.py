@@ -10,8 +10,8 @@ import pytest
 
 from telemetry.viewer.logs.columns import find_columns, pointer
 from telemetry.viewer.logs.content import Content, ends_in_newline
+from telemetry.viewer.logs.depth import depth_of
 from telemetry.viewer.logs.engine import connect, interruptible, piped
-from telemetry.viewer.logs.nesting import depth_of
 
 
 def test_ctrl_c_ends_work_of_the_engine():

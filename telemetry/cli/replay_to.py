@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import orjson
 
+from telemetry.cli.endings import INTERRUPTED, reader_is_gone
 from telemetry.cli.event_choice import Chosen
 from telemetry.cli.log import log_lines
-from telemetry.cli.pipes import INTERRUPTED, reader_is_gone
 from telemetry.cli.printable import printable
 from telemetry.cli.progress import Progress
 from telemetry.cli.stopping import stopping

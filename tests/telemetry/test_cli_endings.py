@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from telemetry.cli import commands
-from telemetry.cli.pipes import Commands
+from telemetry.cli.endings import Commands
 
 TELEMETRY = [sys.executable, "-W", "error", "-m", "telemetry"]
 FULL = "Error: The output cannot be written: No space left on device.\n"
@@ -166,7 +166,7 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_with_130():
 def test_a_command_is_imported_when_it_is_asked_for():
     probe = "import sys, telemetry.cli; print(*sorted(n for n in sys.modules if '.cli.' in n))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["telemetry.cli.pipes"]
+    assert done.stdout.split() == ["telemetry.cli.endings"]
 
 
 def test_every_command_is_there():
@@ -174,7 +174,7 @@ def test_every_command_is_there():
     names = commands.list_commands(context)
     assert names == sorted(names)
     assert [commands.get_command(context, name).name for name in names] == names
-    assert commands.get_command(context, "pipes") is None
+    assert commands.get_command(context, "endings") is None
 
 
 def test_the_completion_script_is_printed():
