@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from telemetry.cli.log import log_lines
-from telemetry.cli.options import ABOUT, complete_handler, complete_option
 from telemetry.cli.progress import Progress
 from telemetry.cli.seconds import Seconds
 from telemetry.cli.stopping import stopping
-from telemetry.cli.targets import TargetsCommand, attached, check_process, targets_of
+from telemetry.cli.targets import (
+    TargetsCommand,
+    attached,
+    check_process,
+    target_options,
+    targets_of,
+)
 from telemetry.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,27 +48,7 @@ NAME: Final = "telemetry relay"
     help="This relay's name in the group. One that comes back under its name goes on at once with "
     "what it had.  [default: host and process]",
 )
-@click.option(
-    "--to",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_handler,
-    help="A handler to run; several times for several.",
-)
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_option,
-    help=f"{ABOUT} It belongs to the --to before it.",
-)
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A TOML file with a table [[to]] for each handler.",
-)
+@target_options("A handler to run")
 @click.option(
     "--from-start/--new",
     default=True,

@@ -12,8 +12,7 @@ from telemetry.cli.clipper_specs import ABOUT as ABOUT_CLIPPER
 from telemetry.cli.clipper_specs import complete_clipper
 from telemetry.cli.event_choice import ABOUT_EVENT, Chosen, complete_event
 from telemetry.cli.file_errors import file_errors
-from telemetry.cli.options import ABOUT, complete_handler, complete_option
-from telemetry.cli.targets import TargetsCommand, check_process, targets_of
+from telemetry.cli.targets import TargetsCommand, check_process, target_options, targets_of
 from telemetry.viewer.logs.sources import find_logs
 
 HANDLERS_ONLY: Final = ("options", "events", "speed", "from_line", "dry_run")
@@ -29,27 +28,7 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 
 @click.command(cls=TargetsCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=click.Path())
-@click.option(
-    "--to",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_handler,
-    help="A handler to send the events to; several times for several.",
-)
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_option,
-    help=f"{ABOUT} It belongs to the --to before it.",
-)
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A TOML file with a table [[to]] for each handler.",
-)
+@target_options("A handler to send the events to")
 @click.option(
     "--event",
     "events",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import click
 
-from telemetry.cli.options import read_options
+from telemetry.cli.options import ABOUT, complete_handler, complete_option, read_options
 from telemetry.errors import ShadowedPackageError
 from telemetry.names import check_pattern
 from telemetry.packages import check_package
@@ -31,6 +31,8 @@ COMMON: Final[Mapping[str, Any]] = {
 """Options of all handlers that are useful to a command."""
 
 MARK: Final = "\0"
+
+Command: TypeAlias = Callable[..., None]
 
 
 class Target(NamedTuple):
@@ -66,6 +68,44 @@ class TargetsCommand(click.Command):
                 number += flag == "--to"
                 marked.append(argument)
         return super().parse_args(ctx, marked)
+
+
+def target_options(about: str) -> Callable[[Command], Command]:
+    """The options ``--to``, ``--option`` and ``--config`` of a `TargetsCommand`.
+
+    Args:
+        about: What the handlers are for, as the help says it.
+    """
+    options = (
+        click.option(
+            "--to",
+            "names",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete_handler,
+            help=f"{about}; several times for several.",
+        ),
+        click.option(
+            "--option",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            shell_complete=complete_option,
+            help=f"{ABOUT} It belongs to the --to before it.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A TOML file with a table [[to]] for each handler.",
+        ),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def check_process() -> None:
