@@ -29,17 +29,23 @@ if TYPE_CHECKING:
     from telemetry.viewer.frames.selection import filter_metrics
     from telemetry.viewer.frames.smoothing import moving_average
     from telemetry.viewer.logs.bad_lines import BadLinesWarning
+    from telemetry.viewer.logs.entries import read_entries
+    from telemetry.viewer.logs.following import follow_entries
+    from telemetry.viewer.summaries.summary import summarize
 
 __all__ = [
     "BadLinesWarning",
     "clip",
     "downsample",
     "filter_metrics",
+    "follow_entries",
     "global_step",
     "moving_average",
     "plot_metrics",
+    "read_entries",
     "read_jsonl",
     "save_plot",
+    "summarize",
 ]
 
 _MODULE_OF: Final = {
@@ -47,11 +53,14 @@ _MODULE_OF: Final = {
     "clip": "frames.limits",
     "downsample": "frames.downsampling",
     "filter_metrics": "frames.selection",
+    "follow_entries": "logs.following",
     "global_step": "frames.epochs",
     "moving_average": "frames.smoothing",
     "plot_metrics": "charts.plot",
+    "read_entries": "logs.entries",
     "read_jsonl": "frames.frame",
     "save_plot": "charts.pictures",
+    "summarize": "summaries.summary",
 }
 
 
