@@ -33,6 +33,12 @@ def test_it_is_the_text_whatever_the_pieces(monkeypatch):
     check()
 
 
+def test_members_that_come_at_once_are_read_one_after_another(monkeypatch):
+    monkeypatch.setattr(inflating, "PIECE", 100)
+    texts = [b"one\n" * 1000, b"two\n" * 1000, b"", b"three\n"]
+    assert inflated([b"".join(map(gzip.compress, texts))])[0] == b"".join(texts)
+
+
 def test_a_file_that_ends_anywhere_is_read_as_far_as_it_goes(monkeypatch):
     """What was taken from the file may have more to give than was asked for at once."""
     data = gzip.compress(b"a" * 5000 + bytes(range(256)) + b"b" * 700)

@@ -62,7 +62,8 @@ class Inflater:
                 self._is_gzip = True
                 yield piece
             data = self._member.unconsumed_tail
-            full = bool(data) or len(piece) == PIECE
+            # At a member's end zlib may give as its tail what follows the member.
+            full = not self._member.eof and (bool(data) or len(piece) == PIECE)
 
 
 def _words(damage: zlib.error) -> str:
