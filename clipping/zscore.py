@@ -25,7 +25,8 @@ class ZScoreClip(Clipper):
     ``ema_decay ** age`` that sum to 1: the exponential moving averages without their bias towards
     the start. The history takes in the norm after clipping, so that a spike does not raise its own
     threshold. While all norms are 0 there is no threshold. Norms that are all alike have no
-    deviation, so that everything above them is clipped to them.
+    deviation, so that everything above them is clipped to them. A norm so large that its square
+    overflows is not learned.
 
     Every group has a history of its own, of four numbers.
 
@@ -127,9 +128,12 @@ class ZScoreClip(Clipper):
 
     def _push(self, ops: Ops, history: Moments, norms: Array, observed: Array) -> Moments:
         mean, variance, weight, count = history
+        ahead = norms - mean
+        with np.errstate(over="ignore"):
+            # What has no square has no variance: taken in, it would end all clipping for good.
+            observed = observed & ops.isfinite(variance + ahead * ahead)
         weight = ops.where(observed, 1.0 + self.ema_decay * weight, weight)
         share = ops.where(observed, 1.0 / ops.maximum(weight, 1.0), 0.0)
-        ahead = norms - mean
         mean = mean + share * ahead
         variance = (1.0 - share) * (variance + share * ahead * ahead)
         return Moments(mean, variance, weight, ops.where(observed, count + 1, count))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import clipping
+from clipping.replay import Norms, replay
 from telemetry.testing import capture
 
 GATES = {"warmup_steps": 0, "min_history": 1}
@@ -35,6 +36,23 @@ def test_threshold_is_of_the_norms_before(feed):
     clipped, thresholds = feed(make(min_history=2), [1.0, 3.0, 9.0])
     assert thresholds.tolist() == pytest.approx([math.inf, 1.0, T3])
     assert clipped.tolist() == pytest.approx([1.0, 3.0, T3])
+
+
+@pytest.mark.parametrize("huge", [1e155, 1e200, 1.7e308])
+def test_a_norm_whose_square_overflows_is_not_learned(huge):
+    """In the warm-up no threshold holds it back; its variance would be infinite for good."""
+    norms = map(Norms, (huge, 1.0, 3.0, huge, 9.0))
+    thresholds = [one.threshold for one in replay(make(warmup_steps=9), norms)]
+    assert thresholds == pytest.approx([math.inf, math.inf, 1.0, T3, T3])
+
+
+def test_nor_is_one_without_a_square_in_float32():
+    jnp = pytest.importorskip("jax.numpy")
+    clipper = make(warmup_steps=9)
+    for norm in (1.0, 3.0, 1e25, 9.0):
+        clipping.jax.apply_grads([jnp.array([norm])], [jnp.ones(1)], clipper)
+    assert clipper.threshold_any() == pytest.approx(T3)
+    make().load_state_dict(clipper.state_dict())  # infinity is refused
 
 
 def test_history_takes_in_the_clipped_norm(feed):
