@@ -1,5 +1,7 @@
 """How long the page of a large run takes: from the command to the charts, in headless Chromium.
 
+The first charts show what was read by then, which is told beside them; the last all events.
+
 Run as ``python -m benchmarks.viewer_page [EVENTS]``.
 """
 
@@ -26,6 +28,11 @@ DRAWN = """
 const cards = [...document.querySelectorAll('.card')]
     .filter((card) => card.getBoundingClientRect().top < innerHeight);
 return cards.length > 0 && cards.every((card) => card.querySelector('.scatterlayer .js-line'));
+"""
+WHOLE = """
+const chart = document.querySelector('.chart');
+return document.querySelector('#status').textContent.endsWith('%s records')
+    && chart.data[0].x.at(-1) === %d;
 """
 ZOOM = """
 const [done] = arguments, began = performance.now();
@@ -70,8 +77,13 @@ def _event(step: int, kind: int) -> tuple[str, dict[str, float], dict[str, str]]
     return "training.timing", {"step_duration": 5_000_000, "samples_per_second": 12_800.0}, {}
 
 
-def measure(log: Path) -> dict[str, float]:
-    """Seconds until the address is printed, and until the charts in sight are drawn."""
+def measure(log: Path, events: int) -> dict[str, float]:
+    """Seconds until the address is printed, and until the charts in sight are drawn.
+
+    Args:
+        log: The log.
+        events: How many it has.
+    """
     options = Options()
     options.binary_location = CHROMIUM
     with tempfile.TemporaryDirectory() as profile:
@@ -80,12 +92,12 @@ def measure(log: Path) -> dict[str, float]:
         driver = webdriver.Chrome(options=options, service=Service(DRIVER))
         try:
             driver.get("about:blank")
-            return _opened(driver, log)
+            return _opened(driver, log, events)
         finally:
             driver.quit()
 
 
-def _opened(driver: webdriver.Chrome, log: Path) -> dict[str, float]:
+def _opened(driver: webdriver.Chrome, log: Path, events: int) -> dict[str, float]:
     began = time.perf_counter()
     command = [sys.executable, "-m", "telemetry", "view", str(log), "--port", "0", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
@@ -94,15 +106,25 @@ def _opened(driver: webdriver.Chrome, log: Path) -> dict[str, float]:
             url = next(line for line in lines if line.startswith("http"))
             printed = time.perf_counter() - began
             driver.get(url)
-            while not driver.execute_script(DRAWN):
-                if time.perf_counter() - began > LONGEST:
-                    raise TimeoutError(driver.page_source)
-                time.sleep(0.01)
-            drawn = time.perf_counter() - began
+            drawn = _until(driver, DRAWN, began)
+            whole = _until(driver, WHOLE % (f"{events:,}", events // 4), began)
             zoomed = driver.execute_async_script(ZOOM % (1000, 2000)) / 1000
         finally:
             server.terminate()
-    return {"address printed": printed, "charts drawn": drawn, "zoomed": zoomed}
+    return {
+        "address printed": printed,
+        "charts drawn": drawn,
+        "with all events": whole,
+        "zoomed": zoomed,
+    }
+
+
+def _until(driver: webdriver.Chrome, script: str, began: float) -> float:
+    while not driver.execute_script(script):
+        if time.perf_counter() - began > LONGEST:
+            raise TimeoutError(driver.page_source)
+        time.sleep(0.05)
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -110,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "large.jsonl")
         write_run(log, events)
-        found = measure(log)
+        found = measure(log, events)
     print(f"{events:,} events")
     for what, seconds in found.items():
         print(f"{what:16} {seconds:6.2f} s")

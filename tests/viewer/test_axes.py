@@ -83,3 +83,24 @@ def test_the_usual_axis_is_one_on_which_a_metric_has_a_place():
     frame = frame_with(step=[1.0, 2.0, np.nan, np.nan], epoch=[np.nan, np.nan, 1.0, 2.0])
     frame["loss"] = [np.nan, np.nan, 1.0, 2.0]
     assert usual_axis([frame]) == "epoch"
+
+
+def test_a_prefix_of_several_metrics_is_no_axis_even_if_one_of_them_was_read():
+    frame = frame_with(step=[1.0] * 4)
+    frame["train.lr"] = [1.0] * 4
+    frame.attrs["metrics"] = ["train.lr"]
+    others = ["train.a", "train.b", "train.c", "train.d"]
+    with pytest.raises(ValueError, match="The axis 'train' could be") as caught:
+        check_axis([frame], "train", ["train.lr", *others])
+    assert str(caught.value) == (
+        "The axis 'train' could be train.lr, train.a, train.b, train.c and 1 more. Name one of "
+        "them."
+    )
+    frame["train"] = [1.0] * 4
+    assert check_axis([frame], "train", others) == "train"
+
+
+def test_the_number_of_a_record_is_no_axis_beside_others():
+    frame = frame_with(step=[1.0] * 4)
+    with pytest.raises(ValueError, match=r"'record' is only there where no record has a step, an"):
+        check_axis([frame], "record")

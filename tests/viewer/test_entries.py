@@ -47,6 +47,29 @@ def test_numbers_that_json_does_not_have_are_numbers_again():
     assert found.metadata == {"name": "NaN"}
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("NaN", math.nan),
+        ("nan", math.nan),
+        ("-nan", math.nan),  # as C prints it
+        ("Infinity", math.inf),
+        ("-Infinity", -math.inf),
+        ("-inf", -math.inf),
+        ("1e999", math.inf),
+    ],
+)
+def test_numbers_that_json_does_not_have_may_be_bare(text, number):
+    whole = f'{{"loss":{text},"big":[18446744073709551615,-9223372036854775808],"n\\"":"inf nan"}}'
+    found = entry(whole)
+    assert repr(found.measurements) == repr({"loss": number})
+    assert found.metadata == {"big": [2**64 - 1, -(2**63)], 'n"': "inf nan"}
+    ours = f'{{"event":"a.b","measurements":{{"x":{text}}},"metadata":{{"y":{text},"n":{2**70}}}}}'
+    found = entry(ours)
+    assert repr(found.measurements) == repr({"x": number})
+    assert repr(found.metadata) == repr({"y": number, "n": float(2**70)})
+
+
 def test_a_span_has_its_place_in_the_tree_again():
     ids = {"span_id": "00000000000000ff", "parent_id": None, "trace_id": "00000000000000ff"}
     found = entry(OURS | {"metadata": {"telemetry_span_context": ids}})
@@ -133,9 +156,13 @@ def test_a_time_that_is_none_is_not_lost():
         ("[1]", "no JSON object, but list"),
         ("5", "no JSON object, but int"),
         ('{"a":1', "unexpected end"),
-        ('{"a":NaN}', "unexpected"),
+        ('{"a":nano}', "invalid literal"),
+        ('{"a":NaN', "unexpected"),
+        ('{"a":NaN,"b":"\\ud800"}', "invalid literal|unexpected"),  # half a pair
+        ('{"a":NaN,"b":"\x01"}', "invalid literal|unexpected"),
+        ('{"a":NaN,"x":' + "[" * 200 + "]" * 200 + "}", "nested deeper than 100 levels"),
         ('{"a":' + "[" * 200 + "]" * 200 + "}", "nested deeper than 100 levels"),
-        ("[" * 5000 + "]" * 5000, "depth limit"),
+        ("[" * 50_000 + "]" * 50_000, "nested deeper than 100 levels"),
     ],
 )
 def test_what_is_no_record_is_refused(text, reason):

@@ -63,6 +63,34 @@ def test_a_row_without_a_step_stays_without():
     np.testing.assert_array_equal(got, [1, 2, np.nan, 3, 4])
 
 
+@pytest.mark.parametrize("last", [4, 30])
+def test_epochs_of_other_lengths_follow_one_another(last):
+    steps = [*range(1, 11), *range(1, last + 1)]
+    assert counted([1] * 10 + [2] * last, steps) == list(range(1, 11 + last))
+
+
+def test_a_stray_low_step_in_each_epoch_is_no_restart():
+    epochs = np.repeat([1, 2, 3], 11)
+    steps = [*range(1, 11), 1, *range(11, 21), 2, *range(21, 31), 3]
+    assert counted(epochs, steps) == steps
+
+
+def counted_with_events(rows):
+    frame = pd.DataFrame(rows, columns=["event", "epoch", "step"])
+    frame["event"] = frame["event"].astype("category")
+    return global_step(frame)["step"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [("training.step", [100, 200, 300, 400]), ("less.frequent", [100, 200, 100, 200])],
+)
+def test_the_training_says_how_steps_go_else_what_is_most_frequent(event, expected):
+    rows = [(event, epoch, step) for epoch in (1, 2) for step in (100, 200)]
+    rows += [("x.y", 1 + step // 5, step) for step in range(1, 10)]
+    assert counted_with_events(rows)[:4] == expected
+
+
 def test_each_run_is_looked_at_by_itself():
     got = counted([1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 2, 2, 1, 3, 2, 4], run=list("abababab"))
     assert got == [1, 1, 2, 2, 3, 3, 4, 4]

@@ -77,6 +77,28 @@ def test_a_file_that_was_cut_off_is_read_from_its_start(log, steps):
     assert steps([log], lambda: log.write_text(line(7))) == [[1, 2], [7]]
 
 
+@pytest.mark.parametrize("first", [[1], [1, 2], list(range(100, 200))])
+def test_a_file_that_was_written_anew_is_read_from_its_start(log, steps, first):
+    """In place, with more than it had: neither its number nor its size tells."""
+    log.write_text("".join(map(line, first)))
+    again = [7, *range(300, 500)]
+    found = steps([log], lambda: log.write_text("".join(map(line, again))), append(log, line(8)))
+    assert found == [first, again, [8]]
+
+
+def test_a_file_that_was_written_anew_with_the_size_it_had_is_read_from_its_start(log, steps):
+    log.write_text(line(1) + line(2))
+    assert steps([log], lambda: log.write_text(line(3) + line(4))) == [[1, 2], [3, 4]]
+
+
+def test_a_file_that_was_written_anew_behind_its_middle_is_read_from_its_start(log):
+    log.write_text(line(1) + line(2))
+    followed = Followed(log, print, position=len(line(1)))
+    log.write_text("".join(map(line, (7, 8, 9))))
+    assert [one.text.decode() + "\n" for one in followed.poll()] == [line(7), line(8), line(9)]
+    followed.close()
+
+
 def test_another_file_under_the_name_is_read_after_the_rest_of_the_first(log, steps):
     log.write_text(line(1))
 

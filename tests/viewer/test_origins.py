@@ -65,6 +65,41 @@ def test_epochs_are_as_long_as_all_their_records_say(restarting):
         assert global_step(frame)["step"].tolist() == [10, 20, 110, 120, 210, 220]
 
 
+def test_ends_of_epochs_whose_step_is_the_number_of_the_epoch_stretch_nothing(tmp_path):
+    def of(epoch):
+        for step in range(10 * epoch - 9, 10 * epoch + 1):
+            yield {"step": step, "epoch": epoch, "metrics": {"train.loss": 1.0}}
+        yield {"_type": "epoch_end", "step": epoch, "epoch": epoch, "metrics": {"val.loss": 0.5}}
+
+    log = write(tmp_path / "a.jsonl", [record for epoch in (1, 2, 3) for record in of(epoch)])
+    frame = read_jsonl(log)
+    renamed = frame.assign(run="renamed")
+    for each in (frame, renamed):
+        counted = global_step(each)
+        assert counted["step"][counted["train.loss"].notna()].tolist() == list(range(1, 31))
+        assert counted["step"][counted["val.loss"].notna()].tolist() == [1, 2, 3]
+
+
+def test_one_record_of_another_event_moves_no_epoch(tmp_path):
+    def record(event, epoch, step):
+        place = {"epoch": epoch, "step": step}
+        return {"event": event, "measurements": {"loss": 1.0}, "metadata": place}
+
+    records = [record("training.step", 1 + (step > 4), step) for step in range(1, 9)]
+    log = write(tmp_path / "a.jsonl", [*records, record("x.y", 2, 0)])
+    assert global_step(read_jsonl(log))["step"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 0]
+
+
+def test_an_event_beside_a_training_that_restarts_is_counted_on_with_it(tmp_path):
+    def record(event, epoch, step):
+        place = {"epoch": epoch, "step": step}
+        return {"event": event, "measurements": {"loss": 1.0}, "metadata": place}
+
+    steps = [record("training.step", epoch, step) for epoch in (1, 2) for step in (1, 2, 3)]
+    log = write(tmp_path / "a.jsonl", [*steps, record("x.y", 2, 3)])
+    assert global_step(read_jsonl(log))["step"].tolist() == [1, 2, 3, 4, 5, 6, 6]
+
+
 def test_steps_that_were_counted_on_are_not_so_again(restarting):
     frame = global_step(read_jsonl(restarting))
     assert frame["step"].max() == 299

@@ -74,7 +74,6 @@ def test_a_name_of_groups_stands_for_all_of_them():
         ("val.los", NAMES, "There is no metric 'val.los'. Nearest: val.loss, value.loss, "),
         ("loss", NAMES, "There is no metric 'loss'. Nearest: "),
         ("loss", ["a.loss"], "There is no metric 'loss'. Nearest: a.loss."),
-        ("", ["a.loss"], "There is no metric ''. Metrics: a.loss."),
         (["zz", "yy"], ["b.lr"], "There is no metric 'zz' or 'yy'. Metrics: b.lr."),
         ("zz", [], "There is no metric 'zz': there are no metrics at all."),
         ("zz", [f"m{n}.x{n}" for n in range(30)], "m7.x7 and 22 more."),
@@ -89,6 +88,11 @@ def test_an_unknown_name_offers_the_nearest(wanted, names, message):
     with pytest.raises(ValueError, match=r"^There is no metric") as caught:
         match_metrics(wanted, names)
     assert message in str(caught.value)
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(ValueError, match=r"^The name of a metric is empty\. Write one such as"):
+        match_metrics(["a.loss", ""], ["a.loss"])
 
 
 def test_no_name_at_all_is_refused():

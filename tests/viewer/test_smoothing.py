@@ -4,13 +4,14 @@ import math
 import time
 from fractions import Fraction
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.viewer import moving_average
+from telemetry.viewer import clip, moving_average
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 CURVES = st.lists(NUMBERS, max_size=60)
@@ -148,6 +149,22 @@ def test_a_million_points_take_about_a_second_at_most(mode):
 def test_values_near_the_end_of_floats_do_not_become_infinite(mode):
     np.testing.assert_allclose(moving_average([1.7e308] * 4, 3, mode), [1.7e308] * 4)
     np.testing.assert_allclose(moving_average([1.0, 2.0, 3.0], 10**20, mode)[-1], 2.0)
+
+
+@pytest.mark.parametrize("mode", ["mean", "centered", "ema", "median"])
+def test_a_window_can_be_longer_than_any_curve(mode):
+    np.testing.assert_allclose(moving_average([1.0, 2.0, 3.0], 10**400, mode)[-1], 2.0)
+
+
+@pytest.mark.parametrize("change", [moving_average, clip])
+def test_what_has_columns_and_is_no_frame_of_pandas_is_refused(change):
+    with duckdb.connect() as connection:
+        table = connection.sql("SELECT 1.0 AS loss")
+        with pytest.raises(TypeError) as caught:
+            change(table, 2)
+    assert str(caught.value) == (
+        f"{change.__name__} takes the DataFrame that read_jsonl gives, got DuckDBPyRelation."
+    )
 
 
 def test_a_negative_window_of_numpys_is_negative():

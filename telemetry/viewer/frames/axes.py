@@ -19,6 +19,8 @@ TIME: Final = "time"
 """The axis of the time since each run's first record."""
 
 USUAL: Final = ("step", "epoch", TIME, RECORD)
+MOST_TOLD: Final = 4
+"""Metrics of one name in an error."""
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
@@ -74,29 +76,43 @@ def check_axis(frames: Sequence[DataFrame], x_key: object, others: Sequence[str]
     Args:
         frames: What `read_jsonl` gave.
         x_key: Its name; a metric can be named as everywhere, such as ``train.lr``.
-        others: Metrics that were not read, and are offered where they are nearly called so.
+        others: Metrics that were not read, and can be meant as well.
 
     Raises:
         TypeError: It is no string.
-        ValueError: There is none of this name; those that there are are told.
+        ValueError: There is none of this name, those that there are are told; or several metrics
+            are meant by it.
     """
     if not isinstance(x_key, str):
         raise TypeError(
             f"x_key must be the name of a column, got {x_key!r} ({type(x_key).__name__})."
         )
     metrics = list(dict.fromkeys(name for frame in frames for name in metrics_of(frame)))
-    for axis in (x_key, *metric_called(x_key, metrics)):
+    meant = _metrics_meant(x_key, [*others, *metrics])
+    for axis in [x_key, *meant] if len(meant) == 1 else [x_key]:
         if any(_has_place(frame, axis) for frame in frames):
             return axis
+    if len(meant) > 1:
+        more = f" and {len(meant) - MOST_TOLD} more" if len(meant) > MOST_TOLD else ""
+        raise ValueError(
+            f"The axis {x_key!r} could be {', '.join(meant[:MOST_TOLD])}{more}. Name one of them."
+        )
     there = axes_of(frames)
     near = difflib.get_close_matches(x_key, [*there, *others], n=1)
     shown = [name for name in there if name not in metrics or name in near]
-    meant = f" Did you mean {near[0]!r}?" if near else ""
-    texts = any(x_key in frame.columns and not _is_number(frame[x_key]) for frame in frames)
-    reason = "has no numbers" if texts else "is on no record"
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"The axis {x_key!r} {reason}. Axes: {', '.join(shown) or 'none'}, or a metric.{meant}"
+        f"The axis {x_key!r} {_why_none(frames, x_key)}. Axes: {', '.join(shown) or 'none'}, or a "
+        f"metric.{hint}"
     )
+
+
+def _why_none(frames: Sequence[DataFrame], x_key: str) -> str:
+    if any(x_key in frame.columns and not _is_number(frame[x_key]) for frame in frames):
+        return "has no numbers"
+    if x_key == RECORD:
+        return "is only there where no record has a step, an epoch or a time"
+    return "is on no record"
 
 
 def metric_called(x_key: str, metrics: Sequence[str]) -> list[str]:
@@ -106,11 +122,15 @@ def metric_called(x_key: str, metrics: Sequence[str]) -> list[str]:
         >>> metric_called("train.lr", ["training.lr"]), metric_called("val", ["val.a", "val.b"])
         (['training.lr'], [])
     """
+    meant = _metrics_meant(x_key, metrics)
+    return meant if len(meant) == 1 else []
+
+
+def _metrics_meant(x_key: str, metrics: Sequence[str]) -> list[str]:
     try:
-        found = match_metrics(x_key, metrics)
+        return match_metrics(x_key, metrics)
     except ValueError:
         return []
-    return found if len(found) == 1 else []
 
 
 def usual_axis(frames: Sequence[DataFrame]) -> str:

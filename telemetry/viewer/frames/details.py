@@ -10,6 +10,7 @@ import orjson
 
 from telemetry.viewer.logs.engine import identifier, quoted
 from telemetry.viewer.logs.foreign import EVENTS, PLACES, RESERVED, TIMES
+from telemetry.viewer.logs.parsing import parse_json
 from telemetry.viewer.logs.records import FLAT, NESTED, OURS, SINGLE, Records
 
 if TYPE_CHECKING:
@@ -39,9 +40,19 @@ def names_of(keys: Sequence[str], metrics: Collection[str]) -> list[str]:
     Example:
         >>> names_of(["split", "event", "loss"], {"loss"})
         ['split', 'metadata.event', 'metadata.loss']
+        >>> names_of(["event", "metadata.event"], ())
+        ['metadata.metadata.event', 'metadata.event']
     """
-    taken = RESERVED | set(metrics)
-    return [f"metadata.{key}" if key in taken else key for key in keys]
+    taken = {*RESERVED, *metrics}
+    names = {key: key for key in keys if key not in taken}
+    taken.update(names)
+    for key in keys:
+        if key not in names:
+            names[key] = f"metadata.{key}"
+            while names[key] in taken:
+                names[key] = f"metadata.{names[key]}"
+            taken.add(names[key])
+    return [names[key] for key in keys]
 
 
 class Kept(NamedTuple):
@@ -95,7 +106,7 @@ def _once_each(records: Records, name: str) -> Kept:
 
 
 def as_column(fetched: ndarray[Any, Any], values: list[str] | None) -> Any:
-    """A column as a frame has it: numbers, categories of text, or objects.
+    """A column as a frame has it: numbers, booleans, or text, as is also a number beside text.
 
     Args:
         fetched: The values, or codes that begin at 1.
@@ -105,26 +116,27 @@ def as_column(fetched: ndarray[Any, Any], values: list[str] | None) -> Any:
     import pandas as pd  # noqa: PLC0415 -- as above
 
     if values is None:
-        return fetched.filled(None) if isinstance(fetched, np.ma.MaskedArray) else fetched
+        missing = np.ma.getmaskarray(fetched)
+        plain = np.ma.getdata(fetched)
+        return np.where(missing, np.array(None), plain) if missing.any() else plain
     decoded = [_decoded(value) for value in values]
     codes = fetched.astype(np.int32)
     if decoded and all(type(value) in (int, float) for value in decoded):
         return np.array([np.nan, *decoded], dtype=np.float64)[codes]
-    if all(type(value) is str for value in decoded) and len(set(decoded)) == len(decoded):
-        return pd.Categorical.from_codes(codes - 1, categories=pd.Index(decoded, dtype="object"))
-    objects = np.empty(len(decoded) + 1, dtype=object)
-    objects[1:] = decoded
-    return objects[codes]
+    if decoded and all(type(value) is bool for value in decoded):
+        return np.array([None, *decoded], dtype=object)[codes]
+    texts = [
+        one if isinstance(one, str) else text for one, text in zip(decoded, values, strict=True)
+    ]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    of_text = np.array([-1, *(numbers[text] for text in texts)], dtype=np.int32)
+    categories = pd.Index(list(numbers), dtype="object")
+    return pd.Categorical.from_codes(of_text[codes], categories=categories)
 
 
 def _decoded(text: str) -> object:
     """A value of JSON; what is nested stays text."""
-    if text[:1] in ("{", "["):
-        return text
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:  # a bare NaN, or an integer of any size
-        return float(text)
+    return text if text[:1] in ("{", "[") else parse_json(text.encode())
 
 
 def _of_ours(records: Records) -> Iterator[str]:

@@ -48,6 +48,8 @@ def downsample(data: DataFrame, points: int, *, x_key: str = "step") -> DataFram
     """
     frame = check_frame(data, "downsample")
     most = check_points(points)
+    if not len(frame):
+        return frame.copy()
     xs = positions(frame, x_key if x_key == "step" else check_axis([frame], x_key))
     names = metrics_of(frame)
     runs = [rows for _, rows in runs_of(frame)]

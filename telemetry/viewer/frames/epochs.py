@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.viewer.frames.points import Floats, check_frame, runs_of
+from telemetry.viewer.logs.leading import leading
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 def global_step(data: DataFrame) -> DataFrame:
     """Count steps on over the epochs, where a log begins at the first one in each epoch.
 
-    A run is changed only if its steps go back to the start in each of its epochs. An epoch has as
-    many steps as lie between its first and its last, and one more distance between two of them:
-    from 10, 20, ... 100 follows 110. A row without an epoch is one of the epoch before it.
+    A run is changed only if the steps of its leading event (``training.step``, ``rl.step``, else
+    the most frequent one) go back to the start in each of its epochs: a record of another event
+    may have the number of the epoch as its step, and that is left as it is. An epoch has as many
+    steps as lie between its first and its last, and one more distance between two of them: from
+    10, 20, ... 100 follows 110. A row without an epoch is one of the epoch before it.
 
     Args:
         data: The frame that `read_jsonl` gives.
@@ -63,7 +67,7 @@ def steps_of(frame: DataFrame) -> Floats:
                 known = origins[run]["offsets"]
                 offsets = None if known is None else Offsets(*map(np.asarray, known))
             else:
-                offsets = _offsets_of(steps[rows], _filled(epochs[rows]))
+                offsets = _offsets_of(frame.iloc[rows], steps[rows], _filled(epochs[rows]))
             if offsets is not None:
                 steps[rows] = count_on(steps[rows], epochs[rows], offsets)
     return steps
@@ -119,9 +123,21 @@ def count_on(steps: Floats, epochs: Floats, offsets: Offsets) -> Floats:
 
 class _Epoch(NamedTuple):
     number: float
-    first: float
-    last: float
-    length: float
+    steps: Floats  # in order, each once
+
+    @property
+    def first(self) -> float:
+        return float(self.steps[0])
+
+    @property
+    def last(self) -> float:
+        return float(self.steps[-1])
+
+    @property
+    def length(self) -> float:
+        if len(self.steps) == 1:  # the only step of an epoch is its last one
+            return max(self.last, 1.0)
+        return self.last - self.first + float(np.median(np.diff(self.steps)))
 
 
 def _filled(epochs: Floats) -> Floats:
@@ -133,8 +149,11 @@ def _filled(epochs: Floats) -> Floats:
     return np.floor(epochs[np.where(before < 0, np.argmax(known), before)])
 
 
-def _offsets_of(steps: Floats, epochs: Floats) -> Offsets | None:
+def _offsets_of(run: DataFrame, steps: Floats, epochs: Floats) -> Offsets | None:
     stepped = np.isfinite(steps) & np.isfinite(epochs)
+    if "event" in run.columns and stepped.any():
+        events = run["event"].to_numpy(dtype=object)
+        stepped &= events == leading(Counter(events[stepped]))
     return epoch_offsets(steps[stepped], epochs[stepped])
 
 
@@ -144,20 +163,16 @@ def _epochs_of(steps: Floats, epochs: Floats) -> list[_Epoch]:
     order = np.argsort(epochs, kind="stable")
     numbers, starts = np.unique(epochs[order], return_index=True)
     groups = np.split(steps[order], starts[1:])
-    return [_epoch(n, np.unique(group)) for n, group in zip(numbers, groups, strict=True)]
-
-
-def _epoch(number: float, steps: Floats) -> _Epoch:
-    first, last = steps[0], steps[-1]
-    if len(steps) == 1:  # the only step of an epoch is its last one
-        return _Epoch(number, first, last, max(last, 1.0))
-    return _Epoch(number, first, last, last - first + float(np.median(np.diff(steps))))
+    return [_Epoch(n, np.unique(group)) for n, group in zip(numbers, groups, strict=True)]
 
 
 def _restarts(epochs: list[_Epoch]) -> bool:
-    """Whether each epoch begins in the first half of the one before it, not after its end."""
-    several = [epoch for epoch in epochs if epoch.last > epoch.first] or epochs
-    return len(several) > 1 and all(
-        after.first <= (before.first + before.last) / 2
-        for before, after in itertools.pairwise(several)
-    )
+    several = [epoch for epoch in epochs if len(epoch.steps) > 1] or epochs
+    return len(several) > 1 and all(itertools.starmap(_begins_anew, itertools.pairwise(several)))
+
+
+def _begins_anew(before: _Epoch, after: _Epoch) -> bool:
+    """Whether an epoch begins in the first half of the one before it, and not with a stray step."""
+    again = int(np.count_nonzero(after.steps <= before.last))
+    fewer = min(len(before.steps), len(after.steps))
+    return after.first <= (before.first + before.last) / 2 and again > fewer / 2

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from telemetry.extras import import_extra
 from telemetry.viewer.frames.details import Kept, as_column, find_details, kept_as, names_of
 from telemetry.viewer.frames.origins import find_origins, noted
 from telemetry.viewer.frames.points import RECORD
 from telemetry.viewer.frames.selection import match_metrics
-from telemetry.viewer.frames.shapes import Shapes
+from telemetry.viewer.frames.shapes import Numbers, Shapes
 from telemetry.viewer.logs.columns import Column, find_columns
 from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.runs import find_runs
 from telemetry.viewer.logs.sources import Paths, find_logs
 
 if TYPE_CHECKING:
-    from numpy import ndarray
     from pandas import DataFrame
 
 MOST_CELLS: Final = 250_000_000
@@ -41,12 +40,12 @@ def read_jsonl(paths: Paths, *, metrics: str | Iterable[str] | None = None) -> D
         A frame with these columns:
 
         - ``run``: which run a record is of. What several attempts left is one run, in which the
-          later attempt is valid from its first step on; each rank's file is a run of its own.
+          later attempt is valid from its first step on; each rank is a run of its own.
         - ``timestamp`` (UTC; NaT where there is none), ``event``, ``step`` and ``epoch`` (float64,
           NaN where there is none);
-        - the records' other metadata by their keys: numbers as float64, text as categories,
-          nested values as their JSON text. ``telemetry_span_context`` and stack traces are left
-          out;
+        - the records' other metadata by their keys: numbers as float64, text as categories (as
+          objects where there is much of it), nested values as their JSON text, and numbers beside
+          text as text. ``telemetry_span_context`` and stack traces are left out;
         - the metrics, float64, NaN where a record has none, under the names that
           `telemetry.metrics` reports; booleans are 0 and 1. ``attrs["metrics"]`` lists them,
           ``attrs["sources"]`` the files, and ``attrs["origins"]`` from where the time and the
@@ -95,7 +94,7 @@ def frame_of(records: Records, columns: Sequence[Column], *, only: bool = False)
     Args:
         records: The records.
         columns: The metrics.
-        only: Whether only records that can have one of these are wanted.
+        only: Whether only records that have one of these are wanted.
 
     Raises:
         ValueError: It would be too large.
@@ -103,35 +102,34 @@ def frame_of(records: Records, columns: Sequence[Column], *, only: bool = False)
     import pandas as pd  # noqa: PLC0415 -- of the extra
 
     runs = find_runs(records)
-    _check_size(records, columns)
+    wanted = " OR ".join(column.condition for column in columns) if only else "true"
+    _check_size(records, columns, wanted)
     keys = find_details(records)
     origins = find_origins(records.connection)
     placed = any(each.steps or each.epochs or each.began is not None for each in origins.values())
-    _parse(records, columns, keys, only=only, numbered=not placed)
+    _parse(records, columns, keys, wanted, numbered=not placed)
+    if only:
+        _leave_out_others(records, len(columns))
     numbers = _with_values(records, len(columns))
     metrics = [columns[number].name for number in numbers]
     ours = ["event", *(f"detail{number}" for number in range(len(keys)))]
     kept = dict(zip(["event", *names_of(keys, metrics)], kept_as(records, ours), strict=True))
     kept = {name: how for name, how in kept.items() if name == "event" or how.texts != []}
-    fetched = _fetch(records, kept, numbers, numbered=not placed)
-    table = {
-        "run": pd.Categorical.from_codes(fetched["run"], categories=pd.Index(runs, dtype="object")),
-        "timestamp": pd.Series(fetched["timestamp"]).dt.tz_localize("UTC"),
-        "event": as_column(fetched["event"], kept["event"].texts),
-        "step": fetched["step"],
-        "epoch": fetched["epoch"],
-        **({} if placed else {RECORD: fetched[RECORD]}),
-        **{name: as_column(fetched[name], how.texts) for name, how in kept.items()},
-        **{columns[number].name: fetched[f"metric{number}"] for number in numbers},
-    }
+    values = {columns[number].name: f"coalesce(metric{number}, 'NaN')" for number in numbers}
+    table = _fetch(records, kept, values, numbered=not placed)
+    table["run"] = pd.Categorical.from_codes(
+        table["run"], categories=pd.Index(runs, dtype="object")
+    )
+    table["timestamp"] = pd.Series(table["timestamp"]).dt.tz_localize("UTC")
+    table |= {name: as_column(table[name], how.texts) for name, how in kept.items()}
     frame = pd.DataFrame(table, copy=False)
     frame.attrs["metrics"] = metrics
     frame.attrs["origins"] = noted(origins)
     return frame
 
 
-def _check_size(records: Records, columns: Sequence[Column]) -> None:
-    ((rows,),) = records.rows("SELECT count(*) FROM current")
+def _check_size(records: Records, columns: Sequence[Column], wanted: str) -> None:
+    ((rows,),) = records.rows(f"SELECT count(*) FROM current WHERE {wanted}")
     if rows * len(columns) > MOST_CELLS:
         raise ValueError(
             f"{len(columns):,} metrics of {rows:,} records are too many for one frame, which has "
@@ -141,26 +139,30 @@ def _check_size(records: Records, columns: Sequence[Column]) -> None:
 
 
 def _parse(
-    records: Records, columns: Sequence[Column], keys: Sequence[str], *, only: bool, numbered: bool
+    records: Records, columns: Sequence[Column], keys: Sequence[str], wanted: str, *, numbered: bool
 ) -> None:
     """Make the table ``parsed``: numbers, and texts of JSON, in the order of the frame's rows."""
-    top = [key for column in columns for place in column.places for key in place.top]
-    numbers = Shapes("numbers", "measurements", top, "DOUBLE")
+    numbers = Numbers(columns)
     details = Shapes("details", "metadata", keys, "JSON")
     selected = [
         *(f"{details[key]} AS detail{number}" for number, key in enumerate(keys)),
-        *(f"{_value(column, numbers)} AS metric{n}" for n, column in enumerate(columns)),
+        *(f"{numbers.value(column)} AS metric{n}" for n, column in enumerate(columns)),
     ]
     number = ", row_number() OVER (PARTITION BY place ORDER BY rowid) AS record"
     source = f"(SELECT *{number} FROM current)" if numbered else "current"
     placed = ["place", "timestamp", "step", "epoch", *(["record"] if numbered else [])]
     parsed = ["*", *numbers.parsed(), *details.parsed()]
-    wanted = " OR ".join(column.condition for column in columns) if only else ""
     records.rows(f"""
         CREATE OR REPLACE TEMP TABLE parsed AS
         SELECT {", ".join(placed)}, to_json(event) AS event, {", ".join(selected)}
-        FROM (SELECT {", ".join(parsed)} FROM {source} {f"WHERE {wanted}" if wanted else ""})
+        FROM (SELECT {", ".join(parsed)} FROM {source} WHERE {wanted})
         {_order(records)}""")
+
+
+def _leave_out_others(records: Records, count: int) -> None:
+    """Leave out records that could have one of the metrics, and have none."""
+    values = ", ".join(f"metric{number}" for number in range(count))
+    records.rows(f"DELETE FROM parsed WHERE coalesce({values}) IS NULL")
 
 
 def _order(records: Records) -> str:
@@ -170,17 +172,9 @@ def _order(records: Records) -> str:
     )
     if shared:
         return "ORDER BY place, coalesce(attempt, 0), rowid"
-    parts = "SELECT DISTINCT source, run_id, attempt FROM records LIMIT 2"
+    parts = "SELECT DISTINCT source, run_id, attempt, rank FROM records LIMIT 2"
     ((several,),) = records.rows(f"SELECT count(*) > 1 FROM ({parts})")
     return "ORDER BY rowid" if several else ""  # joining the parts may have mixed them
-
-
-def _value(column: Column, numbers: Shapes) -> str:
-    values = [
-        place.scaled(numbers[place.path[0]]) if place.top else place.value
-        for place in column.places
-    ]
-    return f"CASE WHEN {column.condition} THEN {column.first_of(values)} END"
 
 
 def _with_values(records: Records, count: int) -> list[int]:
@@ -193,18 +187,19 @@ def _with_values(records: Records, count: int) -> list[int]:
 
 
 def _fetch(
-    records: Records, kept: Mapping[str, Kept], numbers: Sequence[int], *, numbered: bool
-) -> dict[str, ndarray[Any, Any]]:
+    records: Records, kept: Mapping[str, Kept], values: Mapping[str, str], *, numbered: bool
+) -> dict[str, Any]:
+    """The columns by the names that the frame gives them: no two have one."""
     expressions = {
         "run": "place",
         "timestamp": "timestamp",
+        "event": kept["event"].expression,
         "step": "coalesce(step, 'NaN')",
         "epoch": "coalesce(epoch, 'NaN')",
         **({RECORD: "record::DOUBLE"} if numbered else {}),
         **{name: how.expression for name, how in kept.items()},
-        **{f"metric{number}": f"coalesce(metric{number}, 'NaN')" for number in numbers},
+        **values,
     }
     selected = ", ".join(f"{each} AS c{number}" for number, each in enumerate(expressions.values()))
     fetched = records.connection.execute(f"SELECT {selected} FROM parsed").fetchnumpy()
-    arrays = cast("Iterable[ndarray[Any, Any]]", fetched.values())  # no column is an ENUM
-    return dict(zip(expressions, arrays, strict=True))
+    return dict(zip(expressions, fetched.values(), strict=True))

@@ -52,7 +52,8 @@ def clip(data: Any, percentile: Percentiles) -> Any:
         A frame or a float64 array of the same shape; what was given is left as it is.
 
     Raises:
-        TypeError: A percentile is no number, or there are neither one nor two of them.
+        TypeError: A percentile is no number, there are neither one nor two of them, or the data is
+            neither a frame nor an array of numbers of one dimension.
         ValueError: One is outside 0 to 100, or the lower is not below the upper.
 
     Example:
@@ -63,7 +64,7 @@ def clip(data: Any, percentile: Percentiles) -> Any:
     """
     limits = check_percentiles(percentile)
     if hasattr(data, "columns"):
-        return change_points(data, lambda values: clamp(values, limits))
+        return change_points(data, "clip", lambda values: clamp(values, limits))
     return clamp(as_curve(data, "clip"), limits)
 
 

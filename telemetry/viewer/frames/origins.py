@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from telemetry.viewer.frames.epochs import Offsets, epoch_offsets
+from telemetry.viewer.logs.leading import leading
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,11 +18,11 @@ _SUMMARY: Final = """
 SELECT run, epoch_us(min(timestamp)), epoch_us(max(timestamp)), count(step), count(epoch)
 FROM current GROUP BY place, run ORDER BY place"""
 _EPOCHS: Final = """
-SELECT run, floor(epoch) AS number, min(step), max(step) FROM current
-WHERE isfinite(step) AND isfinite(epoch) GROUP BY ALL ORDER BY run, number"""
+SELECT run, event, floor(epoch) AS number, min(step), max(step), count(*) FROM current
+WHERE isfinite(step) AND isfinite(epoch) GROUP BY ALL ORDER BY run, event, number"""
 _STEPS: Final = """
 SELECT DISTINCT floor(epoch) AS number, step FROM current
-WHERE run = ? AND isfinite(step) AND isfinite(epoch)"""
+WHERE run = ? AND event = ? AND isfinite(step) AND isfinite(epoch)"""
 
 
 class Origin(NamedTuple):
@@ -74,16 +76,25 @@ def noted(origins: Mapping[str, Origin]) -> dict[str, dict[str, Any]]:
 
 
 def _offsets(connection: duckdb.DuckDBPyConnection) -> dict[str, Offsets]:
-    last: dict[str, float] = {}
-    suspects = dict[str, None]()
-    for run, _, first, end in connection.execute(_EPOCHS).fetchall():
-        if first < last.get(run, -np.inf):
-            suspects[run] = None
-        last[run] = max(end, last.get(run, end))
     offsets = {}
-    for run in suspects:
-        found = connection.execute(_STEPS, [run]).fetchnumpy()
+    for run, event in _suspects(connection):
+        found = connection.execute(_STEPS, [run, event]).fetchnumpy()
         told = epoch_offsets(np.asarray(found["step"]), np.asarray(found["number"]))
         if told is not None:
             offsets[run] = told
     return offsets
+
+
+def _suspects(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """The runs whose steps go back in a later epoch, each with its leading event."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    last: dict[tuple[str, str], float] = {}
+    back = set()
+    for run, event, _, first, end, count in connection.execute(_EPOCHS).fetchall():
+        counts[run][event] += count
+        before = last.get((run, event), -np.inf)
+        if first < before:
+            back.add((run, event))
+        last[run, event] = max(end, before)
+    leaders = [(run, leading(of_run)) for run, of_run in counts.items()]
+    return [leader for leader in leaders if leader in back]

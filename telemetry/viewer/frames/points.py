@@ -64,6 +64,8 @@ def runs_of(frame: DataFrame) -> Iterator[tuple[str, Indices]]:
         >>> [(run, rows.tolist()) for run, rows in runs_of(frame)]
         [('b', [0, 2]), ('a', [1])]
     """
+    if not len(frame):
+        return
     if "run" not in frame.columns:
         yield "", np.arange(len(frame))
         return
@@ -74,13 +76,18 @@ def runs_of(frame: DataFrame) -> Iterator[tuple[str, Indices]]:
         yield str(name), rows
 
 
-def change_points(frame: DataFrame, change: Callable[[Floats], Floats]) -> DataFrame:
+def change_points(data: object, where: str, change: Callable[[Floats], Floats]) -> DataFrame:
     """A copy of a frame in which the points of each metric of each run are others.
 
     Args:
-        frame: What `read_jsonl` gives.
+        data: What `read_jsonl` gives.
+        where: For whom, as an error names it.
         change: Gets the values of one metric of one run in order, without NaN, and gives as many.
+
+    Raises:
+        TypeError: The data is no frame.
     """
+    frame = check_frame(data, where)
     changed = frame.copy()
     runs = [rows for _, rows in runs_of(frame)]
     for name in metrics_of(frame):

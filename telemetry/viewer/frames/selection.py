@@ -162,6 +162,8 @@ def _listed(wanted: object) -> list[str]:
                 f"A metric is named by a string, got {each!r} ({type(each).__name__}). "
                 "Write ['train.loss', 'val.']."
             )
+    if "" in listed:
+        raise ValueError("The name of a metric is empty. Write one such as 'train.loss'.")
     if not listed:
         raise ValueError("metrics=[] names no metric. Name some, or leave it out for all.")
     return listed
@@ -186,8 +188,6 @@ def _pattern(wanted: str) -> re.Pattern[str]:
     """A name stands for what is under it as well: ``val.``, ``val``, ``smartclip.scale``."""
     parts = {"*": ".*", "?": "."}
     pattern = "".join(parts.get(char) or re.escape(char) for char in wanted.removesuffix("."))
-    if not wanted:
-        return re.compile(r"(?!)")
     under = r"[.].*" if wanted.endswith(".") else "" if {"*", "?"} & set(wanted) else r"[.\[].*"
     return re.compile(pattern + under, re.DOTALL)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
 
+from telemetry.viewer.logs.columns import Column
 from telemetry.viewer.logs.engine import identifier, quoted
 
 MOST_KEYS: Final = 500
@@ -64,3 +65,23 @@ class Shapes:
                 return number
         self._layers.append({folded: key})
         return len(self._layers) - 1
+
+
+class Numbers(Shapes):
+    """The measurements of some metrics, parsed at once.
+
+    Args:
+        columns: The metrics.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        top = [key for column in columns for place in column.places for key in place.top]
+        super().__init__("numbers", "measurements", top, "DOUBLE")
+
+    def value(self, column: Column) -> str:
+        """The value of one of the metrics, in SQL; NULL in a record that has none."""
+        values = [
+            place.scaled(self[place.path[0]]) if place.top else place.value
+            for place in column.places
+        ]
+        return f"CASE WHEN {column.condition} THEN {column.first_of(values)} END"

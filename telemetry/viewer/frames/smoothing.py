@@ -46,7 +46,8 @@ def moving_average(data: Any, window: int | None, mode: SmoothMode = "mean") -> 
         A frame or a float64 array of the same shape; what was given is left as it is.
 
     Raises:
-        TypeError: The window is no whole number, or the array has not one dimension of numbers.
+        TypeError: The window is no whole number, or the data is neither a frame nor an array of
+            numbers of one dimension.
         ValueError: The window is negative, or the mode is none of these.
 
     Example:
@@ -56,7 +57,7 @@ def moving_average(data: Any, window: int | None, mode: SmoothMode = "mean") -> 
     width = check_window(window)
     smooth = _MODES[check_mode(mode)]
     if hasattr(data, "columns"):
-        return change_points(data, lambda values: _smooth(values, width, smooth))
+        return change_points(data, "moving_average", lambda values: _smooth(values, width, smooth))
     values = as_curve(data, "moving_average")
     return _smooth(values, width, smooth)
 
@@ -151,7 +152,8 @@ def _windows(values: Floats, before: int, after: int) -> Floats:
 
 
 def _ema(values: Floats, width: int) -> Floats:
-    return _series(values).ewm(span=width, adjust=True).mean().to_numpy()  # type: ignore[no-any-return] # untyped
+    span = min(width, _HUGE)  # beyond it all weights are equal, and floats end
+    return _series(values).ewm(span=span, adjust=True).mean().to_numpy()  # type: ignore[no-any-return] # untyped
 
 
 def _median(values: Floats, width: int) -> Floats:

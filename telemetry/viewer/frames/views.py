@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from telemetry.viewer.logs.columns import Column, find_columns
+from telemetry.viewer.logs.columns import find_columns, with_values
 from telemetry.viewer.logs.engine import identifier, quoted
-from telemetry.viewer.logs.records import OURS, Records
+from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.runs import find_runs
 
 SCHEMA: Final = "runs"
 VIEWS: Final = ("records", "metrics")
+PLACED: Final = ("run", "timestamp", "event", "step", "epoch")
+"""The columns of both views."""
 
 
-def make_views(records: Records) -> None:
+def make_views(records: Records) -> dict[str, str]:
     """Make two views, and lock what else SQL could reach: files, the network, the settings.
 
     - ``records``: all records, with ``source`` (the file), ``run``, ``timestamp`` (UTC),
@@ -27,14 +30,19 @@ def make_views(records: Records) -> None:
 
     Args:
         records: The records; whoever asks them for SQL afterwards has these views.
+
+    Returns:
+        The metric of each column of ``metrics`` that is one.
     """
     find_runs(records)
     files = ", ".join(quoted(str(source.path)) for source in records.sources)
+    columns = with_values(records, find_columns(records).values())
+    names = names_in_sql([column.name for column in columns])
     metrics = [
-        f"CASE WHEN {column.condition} THEN {column.value} END AS {identifier(column.name)}"
-        for column in with_values(records, list(find_columns(records).values()))
+        f"CASE WHEN {column.condition} THEN {column.value} END AS {identifier(name)}"
+        for name, column in zip(names, columns, strict=True)
     ]
-    placed = "run, timestamp, event, step, epoch"
+    placed = ", ".join(PLACED)
     records.rows(f"""
         CREATE SCHEMA {SCHEMA};
         CREATE VIEW {SCHEMA}.records AS
@@ -45,21 +53,33 @@ def make_views(records: Records) -> None:
         SET search_path = '{SCHEMA}';
         SET enable_external_access = false;
         SET lock_configuration = true""")
+    return {name: column.name for name, column in zip(names, columns, strict=True)}
+
+
+def names_in_sql(metrics: Sequence[str]) -> list[str]:
+    """What the columns of metrics are called, so that no name stands for two of them.
+
+    SQL tells no upper from lower case. Metrics that differ in that alone, or are called as another
+    column is, have a number behind their names, all of them: a name that could mean several means
+    none.
+
+    Example:
+        >>> names_in_sql(["loss", "Loss", "loss_1", "step", "lr"])
+        ['loss_2', 'Loss_3', 'loss_1', 'step_1', 'lr']
+    """
+    counts = Counter([*PLACED, *(name.casefold() for name in metrics)])
+    taken = set(counts)
+    return [_free(name, taken) if counts[name.casefold()] > 1 else name for name in metrics]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number = 1
+    while (free := f"{name}_{number}").casefold() in taken:
+        number += 1
+    taken.add(free.casefold())
+    return free
 
 
 def columns_of(records: Records, view: str) -> list[tuple[str, str]]:
     """The names and types of a view's columns."""
     return [(name, kind) for name, kind, *_ in records.rows(f"DESCRIBE {SCHEMA}.{view}")]
-
-
-def with_values(records: Records, columns: Sequence[Column]) -> list[Column]:
-    """Those that have a number: what other programs wrote may be text that stands for none."""
-    return [
-        column
-        for column in columns
-        if all(place.forms == (OURS,) for place in column.places)
-        or records.rows(
-            f"SELECT 1 FROM current WHERE CASE WHEN {column.condition} THEN {column.value} END "
-            "IS NOT NULL LIMIT 1"
-        )
-    ]

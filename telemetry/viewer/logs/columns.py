@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -13,6 +13,7 @@ from telemetry.metrics.naming import fields_of, known
 from telemetry.metrics.units import divisor
 from telemetry.viewer.logs.engine import quoted
 from telemetry.viewer.logs.foreign import PLACES, metric_name
+from telemetry.viewer.logs.parsing import parse_json
 from telemetry.viewer.logs.records import FLAT, OURS, Records
 
 ENDLESS: Final = 2**62
@@ -23,6 +24,8 @@ _RESTORED: Final = (
     "AND try_cast({0} AS BIGINT) IS NULL AND try_cast({0} AS UBIGINT) IS NULL))"
 )
 """Which text is a number."""
+_PERHAPS: Final = '"(NaN|-?Infinity|-?[1-9][0-9]{18,999})"'
+"""What such text looks like in JSON."""
 
 
 class Place(NamedTuple):
@@ -36,6 +39,7 @@ class Place(NamedTuple):
         factor: What a value is multiplied by to be as it is reported.
         textual: Whether some values are text, of which only ``"NaN"``, the infinities and integers
             beyond 64 bits are numbers (see `telemetry.values.restore_number`).
+        only_text: Whether all values are text, as far as is known.
     """
 
     forms: tuple[int, ...]
@@ -44,6 +48,7 @@ class Place(NamedTuple):
     naming: tuple[tuple[str, str | None], ...] = ()
     factor: float = 1.0
     textual: bool = False
+    only_text: bool = False
 
     @property
     def condition(self) -> str:
@@ -106,17 +111,15 @@ class Column(NamedTuple):
         return self.first_of([place.value for place in self.places])
 
     def first_of(self, values: Sequence[str]) -> str:
-        """The value of the first of its places that has one, in SQL.
+        """The value of the first of its places that has one, in SQL, in the order of their paths.
 
         Args:
             values: What there is in each place.
         """
         if len(values) == 1:
             return values[0]
-        cases = [
-            f"CASE WHEN {place.condition} THEN {value} END"
-            for place, value in zip(self.places, values, strict=True)
-        ]
+        by_path = sorted(zip(self.places, values, strict=True), key=lambda pair: pair[0].path)
+        cases = [f"CASE WHEN {place.condition} THEN {value} END" for place, value in by_path]
         return f"coalesce({', '.join(cases)})"
 
 
@@ -138,6 +141,30 @@ def find_columns(
     for name, place in (*_reported(records, rows), *_foreign(records, rows)):
         places[name].append(place)
     return {name: Column(name, tuple(found)) for name, found in places.items()}
+
+
+def with_values(records: Records, columns: Collection[Column]) -> list[Column]:
+    """Those that can have a number: what other programs wrote may be text that stands for none.
+
+    Args:
+        records: The records.
+        columns: Their metrics.
+    """
+    unsure = {
+        column.name: {place.path[-1] for place in column.places}
+        for column in columns
+        if all(place.only_text for place in column.places)
+    }
+    if not unsure:
+        return list(columns)
+    restored = _RESTORED.format("one.atom->>'$'")
+    found = records.rows(
+        "SELECT DISTINCT one.key FROM records, json_tree(measurements) AS one "
+        f"WHERE form <> {OURS} AND regexp_matches(measurements::VARCHAR, '{_PERHAPS}') "
+        f"AND one.type = 'VARCHAR' AND {restored}"
+    )
+    keys = {key for (key,) in found}
+    return [column for column in columns if column.name not in unsure or unsure[column.name] & keys]
 
 
 def pointer(*keys: str) -> str:
@@ -208,7 +235,7 @@ def _namings(
     )
     return [
         (
-            {f: orjson.loads(t) for f, t in zip(fields, row, strict=True) if t is not None},
+            {f: parse_json(t.encode()) for f, t in zip(fields, row, strict=True) if t is not None},
             tuple(zip(fields, row, strict=True)),
         )
         for row in found
@@ -222,14 +249,15 @@ def _foreign(records: Records, rows: tuple[int, int]) -> Iterator[tuple[str, Pla
         rows,
     )
     forms: dict[tuple[str, ...], set[int]] = defaultdict(set)
-    textual: set[tuple[str, ...]] = set()
+    kinds: dict[tuple[str, ...], set[bool]] = defaultdict(set)
     for form, structure in found:
         for path, kind in _numbers(orjson.loads(structure)):
             if form != FLAT or path[0] not in PLACES:
                 forms[path].add(form)
-                textual |= {path} if kind == "VARCHAR" else set()
+                kinds[path].add(kind == "VARCHAR")
     for path, of in forms.items():
-        place = Place(tuple(sorted(of)), None, path, textual=path in textual)
+        has_text, only_text = True in kinds[path], False not in kinds[path]
+        place = Place(tuple(sorted(of)), None, path, textual=has_text, only_text=only_text)
         yield metric_name(path), place
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from telemetry.extras import import_extra
+from telemetry.viewer.logs.lines import LONGEST_LINE
 
 if TYPE_CHECKING:
     import duckdb
 
 T = TypeVar("T")
-
-LONGEST_LINE: Final = 16 * 1024 * 1024
-"""Bytes; a longer line is left out."""
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -33,6 +29,7 @@ def connect() -> duckdb.DuckDBPyConnection:
     connection: duckdb.DuckDBPyConnection = engine.connect()
     spilled = Path(tempfile.gettempdir(), f"trainbus-{secrets.token_hex(8)}")  # made when needed
     connection.execute(f"SET TimeZone = 'UTC'; SET temp_directory = {quoted(str(spilled))}")
+    connection.execute("SET enable_external_file_cache = false")  # no file is read twice
     ((has_bar,),) = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
     if has_bar:  # in a notebook without ipywidgets it has none, and to say so is an error
         connection.execute("SET enable_progress_bar = false")
@@ -83,21 +80,17 @@ def lines_of(path: str | Path) -> str:
     return (
         f"read_csv({quoted(str(path))}, columns={{text: 'VARCHAR'}}, delim='\\x01', quote='', "
         "escape='', header=false, auto_detect=false, new_line='\\n', strict_mode=false, "
-        f"max_line_size={LONGEST_LINE}, store_rejects=true)"
+        f"max_line_size={LONGEST_LINE + 1}, store_rejects=true)"  # with its end
     )
 
 
 def take_rejected(connection: duckdb.DuckDBPyConnection) -> int:
-    """How many lines could not even be read as text, since this was asked last."""
-    ((tables,),) = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-    ).fetchall()
-    if not tables:
-        return 0
+    """How many lines could not even be read as text by `lines_of`, since this was asked last."""
     ((lines,),) = connection.execute(
         "SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors"
     ).fetchall()
-    connection.execute("DELETE FROM reject_errors; DELETE FROM reject_scans")
+    if lines:
+        connection.execute("DELETE FROM reject_errors; DELETE FROM reject_scans")
     return int(lines)
 
 
@@ -128,37 +121,3 @@ def identifier(name: str) -> str:
         "training.loss"
     """
     return '"' + name.replace('"', '""') + '"'
-
-
-@contextmanager
-def piped(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Make pieces of bytes a file that the engine can read, once.
-
-    What is raised while they are made is raised at the end.
-    """
-    source, target = os.pipe()
-    errors: list[Exception] = []
-
-    def write() -> None:
-        try:
-            with os.fdopen(target, "wb", buffering=0) as file, suppress(BrokenPipeError):
-                for piece in pieces:
-                    _write_whole(file.fileno(), piece)
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=write, name="trainbus-lines", daemon=True)
-    thread.start()
-    try:
-        yield f"/dev/fd/{source}"
-    finally:
-        os.close(source)
-        thread.join()
-    for error in errors:
-        raise error
-
-
-def _write_whole(number: int, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[os.write(number, view) :]

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from telemetry.names import check_event
 from telemetry.records import EventName
-from telemetry.values import (
-    check_time_ns,
-    is_too_deep,
-    restore_metadata,
-    restore_number,
-    restore_time_ns,
-)
+from telemetry.values import is_too_deep, restore_metadata, restore_number
 from telemetry.viewer.logs.bad_lines import BadLines
 from telemetry.viewer.logs.foreign import (
     EVENTS,
+    STEPS,
     TIMES,
     TOO_DEEP,
     is_ours,
@@ -29,6 +21,8 @@ from telemetry.viewer.logs.foreign import (
     used_of,
 )
 from telemetry.viewer.logs.lines import GZIPPED, MAGIC, Line, OnBad, read_lines
+from telemetry.viewer.logs.parsing import parse_json
+from telemetry.viewer.logs.times import time_of
 
 RECORD: Final[EventName] = ("record",)
 """The event of a record that names none."""
@@ -124,14 +118,14 @@ def entry_of(line: Line) -> Entry:
     if event is None:
         metadata["event"] = record["event"]
     restored = {key: restore_number(value) for key, value in measurements.items()}
-    time_ns = _time_ns(record.get("timestamp"))
+    time_ns = time_of(record.get("timestamp"))
     return Entry(line.source, line.number, time_ns, event or RECORD, restored, metadata)
 
 
 def _record(text: bytes) -> dict[str, Any]:
     if text.startswith(MAGIC):
         raise ValueError(GZIPPED)
-    record = orjson.loads(text)
+    record = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError(f"no JSON object, but {type(record).__name__}")  # noqa: TRY004 -- the text is what is wrong
     if is_too_deep(used_of(record)):
@@ -144,10 +138,13 @@ def _foreign(line: Line, record: dict[str, Any]) -> Entry:
     named, dated = _first(record, EVENTS), _first(record, TIMES)
     text = record.get(named)
     event = _event(text.replace("/", ".") if isinstance(text, str) else text)
-    time_ns = _time_ns(record.get(dated))
+    time_ns = time_of(record.get(dated))
     known = [key for key, value in ((named, event), (dated, time_ns)) if value is not None]
     rest = {key: value for key, value in record.items() if key not in known}
     measurements, metadata = split_metrics(rest)
+    stepped = _first(record, STEPS)
+    if stepped in metadata:
+        metadata["step"] = metadata[stepped]
     return Entry(line.source, line.number, time_ns, event or RECORD, measurements, metadata)
 
 
@@ -161,19 +158,3 @@ def _event(text: object) -> EventName | None:
         return check_event(tuple(text.split("."))) if isinstance(text, str) else None
     except ValueError:
         return None
-
-
-def _time_ns(time: object) -> int | None:
-    """A time in ISO 8601, UTC where it says no zone, or seconds since 1970."""
-    try:
-        if isinstance(time, int | float) and not isinstance(time, bool):
-            # To the microsecond: a float of seconds of this century has no room for more.
-            return check_time_ns(round(time * 1e6) * 1000)
-        return check_time_ns(_of_text(str(time)))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _of_text(time: str) -> int:
-    moment = datetime.fromisoformat(time)
-    return restore_time_ns(time if moment.tzinfo else moment.replace(tzinfo=UTC).isoformat())

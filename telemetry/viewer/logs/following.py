@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +13,10 @@ from telemetry.viewer.logs.bad_lines import BadLines
 from telemetry.viewer.logs.entries import Entry, entries_of
 from telemetry.viewer.logs.inflating import Inflater
 from telemetry.viewer.logs.lines import CHUNK, Line, OnBad, Splitter, is_gzip
+from telemetry.viewer.logs.read_place import ReadPlace
 
 HEAD: Final = 64
-"""Bytes by which a compressed file is known again: they hold the time of its first record. As many
-before the place up to which it was read tell whether it was mended."""
+"""Bytes by which a compressed file is known again: they hold the time of its first record."""
 
 REMEMBERED: Final = 100_000
 """The last lines that were given, by which a compressed file that was mended is known again."""
@@ -73,8 +73,8 @@ class Given:
 class Followed:
     """One file that is followed by its name.
 
-    Another file under the name is read from its start, and so is one that was cut off; a file that
-    is away is waited for. A line is given when its end is there.
+    Another file under the name is read from its start, and so is one that was cut off or written
+    anew; a file that is away is waited for. A line is given when its end is there.
 
     Args:
         path: The file, which need not be there yet.
@@ -89,11 +89,12 @@ class Followed:
     def __init__(self, path: Path, on_bad: OnBad, *, position: int = 0) -> None:
         self.path = path
         self.on_bad = on_bad
-        self._file: BufferedReader | None = None
+        self._file: FileIO | None = None
         self._identity: tuple[int, int] | None = None
         self._lines = Splitter(path, on_bad)
         self._inflater: Inflater | None = None
-        self._head = self._tail = b""
+        self._head = b""
+        self._place = ReadPlace()
         self._given = Given()
         if position:
             self._open(position)
@@ -132,19 +133,13 @@ class Followed:
             return None
         found = (status.st_dev, status.st_ino)
         file = self._file if found == self._identity else None
-        if file is not None and (status.st_size < file.tell() or self._was_mended(file)):
+        if file is not None and self._place.was_rewritten(file):
             self._restart(file)
         return found
 
-    def _was_mended(self, file: BufferedReader) -> bool:
-        """Whether what was read last of a compressed file is not there any more."""
-        place = file.tell()
-        file.seek(place - len(self._tail))
-        return file.read(len(self._tail)) != self._tail
-
     def _open(self, position: int = 0) -> None:
         try:
-            file = self.path.open("rb")
+            file = self.path.open("rb", buffering=0)  # a buffer would hide what was rewritten
         except FileNotFoundError:
             return  # it was moved away in between
         status = os.fstat(file.fileno())
@@ -152,10 +147,10 @@ class Followed:
         self._identity = (status.st_dev, status.st_ino)
         self._head = b""
         self._restart(file)
-        file.seek(position)
+        self._place.go_to(file, position)
         self._lines = Splitter(self.path, self.on_bad, start=position)
 
-    def _restart(self, file: BufferedReader) -> None:
+    def _restart(self, file: FileIO) -> None:
         """Read from the start; what is known of a compressed file is not given again.
 
         The handler ``jsonl`` cuts off the torn end of a compressed file, and goes on behind it.
@@ -168,11 +163,11 @@ class Followed:
             self._given.begin_again()
         else:
             self._given.forget()
-        self._head, self._tail = head, b""
+        self._head, self._place = head, ReadPlace()
         self._lines = Splitter(self.path, self.on_bad)
         self._inflater = Inflater() if is_gzip(self.path) else None
 
-    def _rest(self, file: BufferedReader) -> Iterator[Line]:
+    def _rest(self, file: FileIO) -> Iterator[Line]:
         whole = self._is_whole()
         yield from self._read(file)
         if whole and not self._is_whole():
@@ -184,13 +179,13 @@ class Followed:
     def _is_whole(self) -> bool:
         return self._inflater is None or not self._inflater.damage
 
-    def _read(self, file: BufferedReader) -> Iterator[Line]:
+    def _read(self, file: FileIO) -> Iterator[Line]:
         while data := file.read(CHUNK):
             self._head = self._head or data[:HEAD]
+            self._place.add(data)
             if self._inflater is None:
                 yield from self._lines.feed(data)
                 continue
-            self._tail = data[-HEAD:]
             for piece in self._inflater.feed(data):
                 yield from self._new(self._lines.feed(piece))
 

@@ -20,13 +20,15 @@ TIMES: Final = ("timestamp", "time", "ts", "_timestamp")
 """Where they have their time; the first that is there counts."""
 EVENTS: Final = ("event", "_type")
 """Where they say what they are; the first that is there counts."""
+STEPS: Final = ("step", "global_step")
+"""Where they have their step; the first that is there counts."""
 PLACES: Final = frozenset(
-    {"step", "global_step", "epoch", "total_steps", "total_epochs"}
-    | {"attempt", "rank", "batch", "batch_idx", *TIMES, *EVENTS}
+    {"epoch", "total_steps", "total_epochs", "attempt", "rank", "batch", "batch_idx"}
+    | {*STEPS, *TIMES, *EVENTS}
 )
 """Numbers beside the metrics that are none themselves."""
-RESERVED: Final = frozenset({"run", "timestamp", "event", "step", "epoch"})
-"""The names of columns that every frame has."""
+RESERVED: Final = frozenset({"run", "timestamp", "event", "step", "epoch", "record"})
+"""The names of columns that frames have of their own."""
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
@@ -61,35 +63,46 @@ def split_metrics(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Example:
         >>> split_metrics({"step": 1, "train": {"loss": 2.5, "note": "x"}})
         ({'train.loss': 2.5}, {'step': 1, 'train': {'note': 'x'}})
+        >>> split_metrics({"val/loss": 1, "val.loss": 2, "val": {"loss": 3}})  # one name
+        ({'val.loss': 3}, {})
     """
-    found: dict[str, Any] = {}
+    found: dict[tuple[str, ...], Any] = {}
     metrics, name = record.get("metrics"), record.get("metric")
     if isinstance(metrics, dict):
         left = _take(metrics, (), found)
-        return found, _without(record, "metrics") | ({"metrics": left} if left else {})
+        return _named(found), _without(record, "metrics") | ({"metrics": left} if left else {})
     if isinstance(name, str):
         left = _take({name: record.get("value")}, (), found)
-        return found, dict(record) if left else _without(record, "metric", "value")
+        return _named(found), dict(record) if left else _without(record, "metric", "value")
     rest = _take(_without(record, *PLACES), (), found)
-    return found, {
+    return _named(found), {
         key: rest.get(key, record[key]) for key in record if key in PLACES or key in rest
     }
 
 
 def _take(
-    values: Mapping[str, Any], above: tuple[str, ...], found: dict[str, Any]
+    values: Mapping[str, Any], above: tuple[str, ...], found: dict[tuple[str, ...], Any]
 ) -> dict[str, Any]:
-    """Move the numbers to ``found``; what is left."""
+    """Move the numbers to ``found``, by the keys that lead to them; what is left."""
     left: dict[str, Any] = {}
     for key, value in values.items():
         if key and isinstance(value, dict) and value:
             inner = _take(value, (*above, key), found)
             left |= {key: inner} if inner else {}
         elif key and isinstance(number := restore_number(value), int | float):
-            found.setdefault(metric_name((*above, key)), number)
+            found[*above, key] = number
         else:
             left[key] = value
     return left
+
+
+def _named(found: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The numbers by name; of several spellings the first in order counts."""
+    path_of: dict[str, tuple[str, ...]] = {}
+    for path in found:
+        name = metric_name(path)
+        path_of[name] = min(path, path_of.get(name, path))
+    return {name: found[path] for name, path in path_of.items()}
 
 
 def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:

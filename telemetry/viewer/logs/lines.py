@@ -15,7 +15,7 @@ MAGIC: Final = b"\x1f\x8b"
 """What a gzip file begins with."""
 GZIPPED: Final = "it is gzipped: let its name end in .jsonl.gz"
 """Why such a file's lines are no records, where its name does not say so."""
-LONGEST_LINE: Final = 64 * 1024 * 1024
+LONGEST_LINE: Final = 16 * 1024 * 1024
 """Bytes; a longer one is no record."""
 
 OnBad: TypeAlias = Callable[[int, str], object]
@@ -116,7 +116,7 @@ def read_lines(
     lines = Splitter(path, on_bad)
     inflater = Inflater() if is_gzip(path) else None
     with path.open("rb") as file:
-        while data := file.read(CHUNK):
+        while data := file.read1(CHUNK):  # of a pipe what is there
             for piece in [data] if inflater is None else inflater.feed(data):
                 yield from lines.feed(piece)
             if progress is not None:

@@ -5,30 +5,28 @@ Lines are read, parsed and kept by the engine, which spills to disk what does no
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Final, Self
 
-import orjson
-
 from telemetry.values import DEEPEST, END_OF_TIME, is_too_deep
 from telemetry.viewer.logs.bad_lines import BadLines
-from telemetry.viewer.logs.content import Content, ends_in_newline
+from telemetry.viewer.logs.blocks import blocks_of
+from telemetry.viewer.logs.content import Content
 from telemetry.viewer.logs.depth import depth_of
 from telemetry.viewer.logs.engine import (
-    LONGEST_LINE,
     can_be_named,
     connect,
     interruptible,
     lines_of,
-    piped,
     take_rejected,
 )
-from telemetry.viewer.logs.foreign import TIMES, TOO_DEEP, used_of
-from telemetry.viewer.logs.lines import GZIPPED, MAGIC, read_lines
+from telemetry.viewer.logs.foreign import STEPS, TIMES, TOO_DEEP, used_of
+from telemetry.viewer.logs.lines import GZIPPED, LONGEST_LINE, MAGIC, read_lines
+from telemetry.viewer.logs.parsing import parse_json
 from telemetry.viewer.logs.sources import Source
+from telemetry.viewer.logs.times import time_in
 
 OURS: Final = 0
 """The form of a record that has an event, measurements and metadata."""
@@ -44,19 +42,20 @@ BLANK: Final = 5
 """Of a line with nothing in it."""
 SUSPECT: Final = 6
 """Of a line with so many lists and objects that they may be too deep in each other."""
-QUIET: Final = 10.0
-"""Seconds after which a file that was not written to is taken to be finished."""
-BELOW: Final = 5
+ALL: Final = 2**63
+"""Bytes, more than any file has."""
+BELOW: Final = 7
 """Calls between the warning and who asked for the records."""
 
 _RECORD: Final = (
     '{"timestamp": "VARCHAR", "event": "VARCHAR", "measurements": "JSON", "metadata": "JSON"}'
 )
-_PLACE: Final = '{"step": "DOUBLE", "epoch": "DOUBLE", "run_id": "VARCHAR", "attempt": "INTEGER"}'
+_FIELDS: Final = '"epoch": "DOUBLE", "run_id": "VARCHAR", "attempt": "INTEGER", "rank": "INTEGER"'
+_PLACE: Final = f'{{"step": "DOUBLE", {_FIELDS}}}'
 _TABLE: Final = """
 CREATE TABLE records (
     source USMALLINT, form UTINYINT, timestamp TIMESTAMP, event VARCHAR, step DOUBLE, epoch DOUBLE,
-    run_id VARCHAR, attempt INTEGER, measurements JSON, metadata JSON)"""
+    run_id VARCHAR, attempt INTEGER, rank INTEGER, measurements JSON, metadata JSON)"""
 _LINES: Final = "<lines>"
 _HAS_MEASURED: Final = "{0}event IS NOT NULL AND starts_with({0}measurements::VARCHAR, '{{')"
 _IS_OURS: Final = f"({_HAS_MEASURED.format('one.')})"
@@ -72,28 +71,32 @@ SELECT $source,
         WHEN {_IS_OURS} THEN {OURS}
         WHEN try_cast(text AS JSON) IS NOT NULL THEN {UNTOLD}
         WHEN coalesce(trim(text, ' \t\r'), '') = '' THEN {BLANK} END,
-    CASE WHEN suffix(one.timestamp, 'Z') THEN try_cast(one.timestamp AS TIMESTAMP)
-        ELSE try_cast(one.timestamp AS TIMESTAMPTZ) AT TIME ZONE 'UTC' END, one.event,
-    place.step, place.epoch, place.run_id, place.attempt,
+    {time_in("one.timestamp", "json_type(text, '$.timestamp')")}, one.event,
+    place.step, place.epoch, place.run_id, place.attempt, place.rank,
     one.measurements, CASE WHEN {_IS_OURS} THEN one.metadata ELSE try_cast(text AS JSON) END
 FROM (
     SELECT text, one, from_json(one.metadata, '{_PLACE}') AS place
     FROM (SELECT text, TRY(from_json(text, '{_RECORD}')) AS one FROM {_LINES})
 )"""
 _THEIR_TIME: Final = f"coalesce({', '.join(f'metadata->>{key!r}' for key in TIMES)})"
+_KINDS: Final = ", ".join(f"nullif(json_type(metadata, {key!r}), 'NULL')" for key in TIMES)
+_ITS_KIND: Final = f"coalesce({_KINDS})"
+_THEIR_STEPS: Final = ", ".join(f'"{key}": "DOUBLE"' for key in STEPS)
+_THEIR_PLACE: Final = f"from_json(metadata, '{{{_THEIR_STEPS}, {_FIELDS}}}')"
+_THEIR_STEP: Final = f"coalesce({', '.join(f'{_THEIR_PLACE}.{key}' for key in STEPS)})"
 _TELL: Final = f"""
 UPDATE records SET
     form = CASE WHEN NOT starts_with(ltrim(metadata::VARCHAR), '{{') THEN NULL
         WHEN json_type(metadata, '$.metrics') = 'OBJECT' THEN {NESTED}
         WHEN json_type(metadata, '$.metric') = 'VARCHAR' THEN {SINGLE}
         ELSE {FLAT} END,
-    timestamp = coalesce(try_cast({_THEIR_TIME} AS TIMESTAMPTZ) AT TIME ZONE 'UTC',
-        make_timestamp(try_cast(try_cast({_THEIR_TIME} AS DOUBLE) * 1e6 AS BIGINT))),
+    timestamp = {time_in(_THEIR_TIME, _ITS_KIND)},
     event = coalesce(event, metadata->>'_type', ''),
-    step = from_json(metadata, '{_PLACE}').step,
-    epoch = from_json(metadata, '{_PLACE}').epoch,
-    run_id = from_json(metadata, '{_PLACE}').run_id,
-    attempt = from_json(metadata, '{_PLACE}').attempt,
+    step = {_THEIR_STEP},
+    epoch = {_THEIR_PLACE}.epoch,
+    run_id = {_THEIR_PLACE}.run_id,
+    attempt = {_THEIR_PLACE}.attempt,
+    rank = {_THEIR_PLACE}.rank,
     measurements = CASE WHEN json_type(metadata, '$.metrics') = 'OBJECT' THEN metadata->'metrics'
         WHEN json_type(metadata, '$.metric') = 'VARCHAR'
             THEN json_object(metadata->>'metric', metadata->'value')
@@ -130,15 +133,22 @@ class Records:
     """
 
     def __init__(self, sources: Sequence[Source], *, follow: bool = False) -> None:
-        self.sources = tuple(sources)
+        self.sources: tuple[Source, ...] = ()
         self.connection = connect()
         self.connection.execute(_TABLE)
-        self.bad_lines = [0] * len(self.sources)
+        self.bad_lines: list[int] = []
         self.restarts = 0
         self._follow = follow
-        self._contents = [Content(source.path) for source in self.sources]
-        for number in range(len(self.sources)):
-            self._load(number)
+        self._contents: list[Content] = []
+        self._begun: set[int] = set()
+        self.extend(sources)
+        if follow:
+            self.refresh()
+
+    @property
+    def unread(self) -> int:
+        """How many bytes of the files were not read yet."""
+        return sum(content.unread for content in self._contents)
 
     def rows(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """What a statement gives."""
@@ -147,10 +157,11 @@ class Records:
         )
 
     def extend(self, sources: Sequence[Source]) -> None:
-        """Read files that were not there before, and take new labels of those that were.
+        """Take files that were not there before, and new labels of those that were.
 
         Args:
-            sources: The new files, and any that are known already.
+            sources: The new files, and any that are known already. Where files are followed, the
+                next `refresh` reads what is in the new ones.
         """
         labels = {source.path: source.label for source in sources}
         known = [
@@ -160,26 +171,28 @@ class Records:
         for number in range(len(known), len(self.sources)):
             self._contents.append(Content(self.sources[number].path))
             self.bad_lines.append(0)
-            self._load(number)
+            self._begun.add(number)
+            if not self._follow:
+                self._load(number)
+        self._settle()
 
-    def refresh(self) -> int:
-        """Read what was written since.
+    def refresh(self, most: int | None = None) -> int:
+        """Read what was written since, of files that are followed.
+
+        Args:
+            most: How many bytes are read; the others are for the next time. None for all.
 
         Returns:
             How many records there are more. A file that was cut, or is another one by now, is read
             anew; of one that was deleted stays what was read.
         """
         before = self._count()
-        for number, content in enumerate(self._contents):
-            if not content.path.exists():
-                continue
-            if content.has_begun_anew():
-                self.restarts += 1
-                self._contents[number] = Content(content.path)
-                self.rows("DELETE FROM records WHERE source = ?", [number])
-                self._load(number)
-            else:
-                self._insert_lines(number, content.whole_lines())
+        left = ALL if most is None else most
+        for number in range(len(self._contents)):
+            if self._contents[number].has_begun_anew():
+                self._begin_anew(number)
+            left -= self._read(number, left)
+        self._settle()
         return self._count() - before
 
     def __enter__(self) -> Self:
@@ -194,37 +207,39 @@ class Records:
         self.connection.close()
 
     def _load(self, number: int) -> None:
-        """Read a file from its beginning."""
+        """Read a file to whatever is its end."""
         content = self._contents[number]
-        self.bad_lines[number] = 0
-        if self._is_finished(content):
+        if content.is_plain and can_be_named(content.path):
             self._insert(number, lines_of(content.path))
-            content.skip(content.path.stat().st_size)
         else:
-            self._insert_lines(number, content.whole_lines())
-            if not self._follow:
-                self._insert_lines(number, [content.rest()])
-        if content.is_damaged:
-            self.bad_lines[number] += 1
-        if self.bad_lines[number]:
-            self._warn(content)
+            self._insert_blocks(number, content.lines())
 
-    def _is_finished(self, content: Content) -> bool:
-        """Whether the engine can read the file itself, up to whatever is its end."""
-        if not (content.is_plain and can_be_named(content.path)):
-            return False
-        return not self._follow or (
-            time.time() - content.path.stat().st_mtime > QUIET and ends_in_newline(content.path)
-        )
+    def _read(self, number: int, most: int) -> int:
+        """Read on in a file; gives how many bytes were read."""
+        content = self._contents[number]
+        size = min(content.unread, most)
+        if size:
+            self._insert_blocks(number, content.whole_lines(size))
+        return size
 
-    def _insert_lines(self, number: int, pieces: Iterable[bytes]) -> None:
-        first = next(iter(pieces := filter(None, pieces)), None)
-        if first is not None:
-            with piped(chain([first], pieces)) as path:
-                self._insert(number, lines_of(path))
+    def _begin_anew(self, number: int) -> None:
+        self.restarts += 1
+        self._contents[number] = Content(self._contents[number].path)
+        self.bad_lines[number] = 0
+        self._begun.add(number)
+        self.rows("DELETE FROM records WHERE source = ?", [number])
+
+    def _insert_blocks(self, number: int, pieces: Iterable[bytes]) -> None:
+        with closing(blocks_of(pieces)) as blocks:
+            for block in blocks:
+                self._insert(number, lines_of(block))
 
     def _insert(self, number: int, lines: str) -> None:
         self.rows(_INSERT.replace(_LINES, lines), {"source": number})
+        self.bad_lines[number] += take_rejected(self.connection)
+
+    def _settle(self) -> None:
+        """Look through the lines of all files that were read: which are records, of which form."""
         forms = {form for (form,) in self.rows("SELECT DISTINCT form FROM records")}
         if SUSPECT in forms:
             self._leave_out_deep()
@@ -232,10 +247,24 @@ class Records:
             self.rows(_TELL)
         for statement in _IN_RANGE:
             self.rows(statement)
-        ((bad,),) = self.rows("SELECT count(*) FROM records WHERE form IS NULL")
+        bad = self.rows("SELECT source, count(*) FROM records WHERE form IS NULL GROUP BY source")
+        for number, count in bad:
+            self.bad_lines[number] += count
         if bad or BLANK in forms:
             self.rows(f"DELETE FROM records WHERE form IS NULL OR form = {BLANK}")
-        self.bad_lines[number] += bad + take_rejected(self.connection)
+        for number in [each for each in self._begun if not self._is_behind(each)]:
+            self._begun.discard(number)
+            self._end_reading(number)
+
+    def _is_behind(self, number: int) -> bool:
+        return self._follow and self._contents[number].unread > 0
+
+    def _end_reading(self, number: int) -> None:
+        """Say what is wrong with a file that was read to its end for the first time."""
+        if self._contents[number].is_damaged:
+            self.bad_lines[number] += 1
+        if self.bad_lines[number]:
+            self._warn(self._contents[number])
 
     def _leave_out_deep(self) -> None:
         """Make none of records that are nested too deep for the engine, or for who replays them."""
@@ -260,15 +289,15 @@ class Records:
         if text.startswith(MAGIC):
             return GZIPPED
         try:
-            record = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            record = parse_json(text)
+        except ValueError as error:
             return self._badness_of_others(text, str(error))
         if not isinstance(record, dict):
             return "no JSON object"
         return TOO_DEEP if is_too_deep(used_of(record)) else ""
 
     def _badness_of_others(self, text: bytes, reason: str) -> str:
-        """The same of what one parser refuses, and the engine may take: a bare NaN."""
+        """The same of what a parser refuses, and the engine may take: a comma before a bracket."""
         try:
             shown = text.decode()
         except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which records make one run: the files of its ranks, and the attempts at it."""
+"""Which records make one run: the attempts at it, of one rank."""
 
 from __future__ import annotations
 
@@ -8,33 +8,21 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from telemetry.viewer.logs.engine import quoted
+from telemetry.viewer.logs.parts import Part, Start, find_parts, until
 from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.sources import Source
 
 Key: TypeAlias = tuple[object, ...]
 
-NEVER: Final = "NULL::DOUBLE"
-STEPS: Final = ("training.step", "rl.step")
-"""The events that say where an attempt begins; it may look back before, as a validation does."""
+NEVER: Final = (None, None, None)
 TURN: Final = f"(coalesce(attempt, 0)::HUGEINT * {2**63 - 1} + rowid)"
 """Which record of a run is the later one, in SQL: files have names in any order, attempts count."""
 
-
-class Part(NamedTuple):
-    """What one attempt at a run left in one file.
-
-    Attributes:
-        source: The number of the file.
-        run_id: As recorded, None where none was.
-        attempt: Likewise.
-        first_step: The lowest step: of the training where it says its steps, else of all; None
-            where there is none.
-    """
-
-    source: int
-    run_id: str | None
-    attempt: int | None
-    first_step: float | None
+_SUPERSEDED: Final = """coalesce(records.step >= CASE
+    WHEN floor(records.epoch) < parts.epoch THEN 'Infinity'::DOUBLE
+    WHEN parts.step_of_epoch IS NULL OR records.epoch IS NULL THEN parts.until
+    WHEN floor(records.epoch) > parts.epoch THEN '-Infinity'::DOUBLE
+    ELSE parts.step_of_epoch END, false)"""
 
 
 class RunPart(NamedTuple):
@@ -43,12 +31,12 @@ class RunPart(NamedTuple):
     Attributes:
         part: The part.
         run: The run's label.
-        until: The step from which on a later attempt is valid in its place, None if there is none.
+        until: From where on a later attempt is valid in its place, None if there is none.
     """
 
     part: Part
     run: str
-    until: float | None
+    until: Start | None
 
 
 def find_runs(records: Records) -> tuple[str, ...]:
@@ -56,36 +44,20 @@ def find_runs(records: Records) -> tuple[str, ...]:
 
     A run is one line of a chart. What attempts left is one run, in which a later attempt is valid
     from its first step on: what an earlier one had there is not in ``current``, and is in ``told``,
-    which has all records, marked as ``superseded``. Files of several ranks are runs of their own,
-    because their values are not one line.
+    which has all records, marked as ``superseded``. Ranks are runs of their own, because their
+    values are not one line: each file, and in a file each ``rank`` of its records.
 
     Args:
         records: The records.
 
     Returns:
         The labels of the runs, in the order in which they begin: names of files, or ids of runs
-        where a file has several, or a run is spread over several.
+        where a file has several, or a run is spread over several; with the rank where a file has
+        several.
     """
     told = tell_runs(find_parts(records), records.sources)
     records.connection.execute(_views(told))
     return tuple(dict.fromkeys(each.run for each in told))
-
-
-def find_parts(records: Records) -> list[Part]:
-    """What each attempt at each run left in each file, in the order in which they begin.
-
-    Args:
-        records: The records.
-    """
-    steps = ", ".join(map(quoted, STEPS))
-    return [
-        Part(*row)
-        for row in records.rows(
-            f"SELECT source, run_id, attempt, "
-            f"coalesce(min(step) FILTER (event IN ({steps})), min(step)) FROM records "
-            "GROUP BY source, run_id, attempt ORDER BY min(rowid)"
-        )
-    ]
 
 
 def tell_runs(parts: Sequence[Part], sources: Sequence[Source]) -> list[RunPart]:
@@ -97,10 +69,15 @@ def tell_runs(parts: Sequence[Part], sources: Sequence[Source]) -> list[RunPart]
 
     Example:
         >>> from pathlib import Path
-        >>> parts = [Part(0, "a", 1, 1.0), Part(0, "a", 2, 51.0), Part(1, "b", 1, 1.0)]
+        >>> parts = [
+        ...     Part(0, "a", 1, None, Start(1.0), begins_anew=False),
+        ...     Part(0, "a", 2, None, Start(51.0), begins_anew=False),
+        ...     Part(1, "b", 1, 0, Start(1.0), begins_anew=False),
+        ...     Part(1, "b", 1, 1, Start(1.0), begins_anew=False),
+        ... ]
         >>> sources = [Source(Path("one.jsonl"), "one"), Source(Path("two.jsonl"), "two")]
-        >>> [(each.run, each.until) for each in tell_runs(parts, sources)]
-        [('one', 51.0), ('one', None), ('two', None)]
+        >>> [(each.run, each.until and each.until.step) for each in tell_runs(parts, sources)]
+        [('one', 51.0), ('one', None), ('two rank 0', None), ('two rank 1', None)]
     """
     by_id: dict[str | None, list[Part]] = defaultdict(list)
     for part in parts:
@@ -110,16 +87,37 @@ def tell_runs(parts: Sequence[Part], sources: Sequence[Source]) -> list[RunPart]
         for run_id, of_id in by_id.items()
         for part, key in zip(of_id, _keys(run_id, of_id, sources), strict=True)
     }
-    by_run: dict[Key, list[Part]] = defaultdict(list)
+    by_key: dict[Key, list[Part]] = defaultdict(list)
     for part in parts:
-        by_run[keys[id(part)]].append(part)
-    names = _names(by_run, [source.label for source in sources])
+        by_key[keys[id(part)]].append(part)
+    by_name: dict[str, list[Part]] = {}
+    for key, name in _names(by_key, [source.label for source in sources]).items():
+        for rank, of_rank in _by_rank(by_key[key]).items():
+            by_name[_free(name if rank is None else f"{name} rank {rank}", by_name)] = of_rank
     told = {
-        id(part): RunPart(part, names[key], _until(part, of_run))
-        for key, of_run in by_run.items()
+        id(part): RunPart(part, name, until(part, of_run))
+        for name, of_run in by_name.items()
         for part in of_run
     }
     return [told[id(part)] for part in parts]
+
+
+def _by_rank(parts: Sequence[Part]) -> dict[int | None, list[Part]]:
+    """The parts of each rank, where a file has several; else all under None.
+
+    Those without a rank are of the lowest: it is what says whatever is said once.
+    """
+    ranks: dict[tuple[int, int | None], set[int]] = defaultdict(set)
+    for part in parts:
+        if part.rank is not None:
+            ranks[part.source, part.attempt].add(part.rank)
+    if all(len(several) == 1 for several in ranks.values()):
+        return {None: list(parts)}
+    lowest = min(set().union(*ranks.values()))
+    by_rank: dict[int | None, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_rank[lowest if part.rank is None else part.rank].append(part)
+    return by_rank
 
 
 def _keys(run_id: str | None, parts: Sequence[Part], sources: Sequence[Source]) -> list[Key]:
@@ -182,16 +180,6 @@ def _free(name: str, taken: Iterable[str]) -> str:
     return free
 
 
-def _until(part: Part, of_run: Iterable[Part]) -> float | None:
-    """From which step on a later attempt is valid."""
-    later = [
-        other.first_step
-        for other in of_run
-        if other.first_step is not None and (other.attempt or 0) > (part.attempt or 0)
-    ]
-    return min(later, default=None)
-
-
 def _views(told: Sequence[RunPart]) -> str:
     return f"""
         CREATE OR REPLACE VIEW told AS {_told(told)};
@@ -208,18 +196,18 @@ def _told(told: Sequence[RunPart]) -> str:
     places = {run: place for place, run in enumerate(dict.fromkeys(each.run for each in told))}
     rows = ", ".join(
         f"({each.part.source}, {_literal(each.part.run_id)}, {_number(each.part.attempt)}, "
-        f"{places[each.run]}, {quoted(each.run)}, "
-        f"{NEVER if each.until is None else repr(float(each.until))})"
+        f"{_number(each.part.rank)}, {places[each.run]}, {quoted(each.run)}, "
+        f"{', '.join(map(_double, each.until or NEVER))})"
         for each in told
     )
     return f"""
-        SELECT parts.place, parts.run, NOT coalesce(step < until, true) AS superseded,
-            records.rowid, records.*
+        SELECT parts.place, parts.run, {_SUPERSEDED} AS superseded, records.rowid, records.*
         FROM records JOIN (VALUES {rows})
-            AS parts(source, run_id, attempt, place, run, until)
+            AS parts(source, run_id, attempt, rank, place, run, until, epoch, step_of_epoch)
         ON records.source = parts.source
             AND records.run_id IS NOT DISTINCT FROM parts.run_id
-            AND records.attempt IS NOT DISTINCT FROM parts.attempt"""
+            AND records.attempt IS NOT DISTINCT FROM parts.attempt
+            AND records.rank IS NOT DISTINCT FROM parts.rank"""
 
 
 def _literal(text: str | None) -> str:
@@ -228,3 +216,7 @@ def _literal(text: str | None) -> str:
 
 def _number(value: int | None) -> str:
     return "NULL" if value is None else str(value)
+
+
+def _double(value: float | None) -> str:
+    return "NULL::DOUBLE" if value is None else repr(value)

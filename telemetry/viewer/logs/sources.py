@@ -41,11 +41,16 @@ def find_logs(paths: Paths) -> tuple[Source, ...]:
         FileNotFoundError: A file is missing, or a pattern or directory has no log.
         ValueError: No path was given.
     """
+    found = find_files(paths)
+    return tuple(map(Source, found, labels_of(found)))
+
+
+def find_files(paths: Paths) -> tuple[Path, ...]:
+    """The same without their labels, for who asks often."""
     given = _listed(paths)
     if not given:
         raise ValueError("No log file was given. Name a .jsonl file, or the directory of a run.")
-    unique = each_once(path for name in given for path in _files_of(name))
-    return tuple(map(Source, unique, labels_of(unique)))
+    return each_once(path for name in given for path in _files_of(name))
 
 
 def each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -63,6 +68,11 @@ def identity_of(path: Path) -> object:
     except FileNotFoundError:
         return path.absolute()  # it is waited for
     return status.st_dev, status.st_ino
+
+
+def at_home(path: PathLike) -> Path:
+    """A path whose ``~`` no shell has replaced; as it is where nobody is called so."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- Path's raises for a "~name" without a home
 
 
 def newest_log(directory: Path) -> Path:
@@ -88,7 +98,11 @@ def _listed(paths: object) -> list[str]:
 
 
 def _files_of(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    if not name:
+        raise FileNotFoundError(
+            "The path of a log is empty. Name a .jsonl file, or the directory of a run."
+        )
+    path = at_home(name)
     if path.is_dir():
         return _logs_in(path)
     if path.exists():
@@ -134,12 +148,16 @@ def labels_of(paths: tuple[Path, ...]) -> list[str]:
         (stem if known[stem] == 1 else path.absolute()).parts
         for stem, path in zip(stems, paths, strict=True)
     ]
-    labels = []
-    for name in names:
-        depth = 1
-        while depth < len(name) and sum(name[-depth:] == other[-depth:] for other in names) > 1:
-            depth += 1
-        labels.append(str(Path(*name[-depth:])).encode("utf-8", "replace").decode())
+    labels = [""] * len(names)
+    left = dict(enumerate(names))
+    depth = 0
+    while left:
+        depth += 1
+        ends = Counter(name[-depth:] for name in names)
+        for place, name in list(left.items()):
+            if ends[name[-depth:]] == 1 or depth >= len(name):
+                labels[place] = str(Path(*name[-depth:])).encode("utf-8", "replace").decode()
+                del left[place]
     return labels
 
 

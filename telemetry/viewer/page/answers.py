@@ -50,7 +50,7 @@ class Answers:
             "problem": self._live.problem,
             "settings": self._settings,
             "paths": [str(path) for path in self._watched.paths],
-            "reading": self._watched.reading,
+            "unread": self._watched.unread,
         }
         snapshot = self._watched.snapshot
         if snapshot is None:

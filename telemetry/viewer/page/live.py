@@ -81,11 +81,14 @@ class Live:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            began, is_first = time.monotonic(), self.watched.snapshot is None
+            began = time.monotonic()
+            is_behind = self.watched.snapshot is None or self.watched.unread > 0
             if self._look():
                 self.version += 1
                 self._call()
-            took = 0.0 if is_first else time.monotonic() - began
+            if self.watched.unread and not self.problem:
+                continue  # what had been written before the page was begun is not all read yet
+            took = 0.0 if is_behind else time.monotonic() - began
             self._stopped.wait(max(PAUSE, SHARE * took))
 
     def _look(self) -> bool:

@@ -22,6 +22,20 @@ MOST_POINTS: Final = 5_000_000
 Integers = NDArray[np.int64]
 
 
+class Derived(NamedTuple):
+    """What is made of records as if it were a metric of theirs.
+
+    Attributes:
+        name: What it is called; no metric is called so.
+        condition: Which records have it, in SQL.
+        value: What it is in these, in SQL.
+    """
+
+    name: str
+    condition: str
+    value: str
+
+
 class Points(NamedTuple):
     """The points of a metric in all runs, in the order in which they were recorded.
 
@@ -64,16 +78,20 @@ class Recorded:
         self._most = most
         self._lock = threading.Lock()
         self._generation = -1
-        self._kept: OrderedDict[str, tuple[Column, Points]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Column | Derived, Points]] = OrderedDict()
 
-    def points(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, Points]:
+    def points(
+        self, snapshot: Snapshot, names: Iterable[str], derived: Iterable[Derived] = ()
+    ) -> dict[str, Points]:
         """The points of some metrics.
 
         Args:
             snapshot: What was read of the logs.
             names: The metrics; those that are not there are left out.
+            derived: What else is wanted.
         """
-        columns = [snapshot.columns[name] for name in names if name in snapshot.columns]
+        there = (snapshot.columns[name] for name in names if name in snapshot.columns)
+        columns: list[Column | Derived] = [*there, *derived]
         with self._lock:
             if self._generation != snapshot.generation:
                 self._kept.clear()
@@ -87,7 +105,7 @@ class Recorded:
             self._forget()
         return found
 
-    def _keep(self, column: Column, new: Points) -> None:
+    def _keep(self, column: Column | Derived, new: Points) -> None:
         kept = self._kept.get(column.name)
         if kept is not None and kept[0] == column:
             new = kept[1].then(new)
@@ -101,10 +119,10 @@ class Recorded:
 
 
 def _groups(
-    columns: Iterable[Column], kept: Mapping[str, tuple[Column, Points]]
-) -> list[tuple[list[Column], int]]:
+    columns: Iterable[Column | Derived], kept: Mapping[str, tuple[Column | Derived, Points]]
+) -> list[tuple[list[Column | Derived], int]]:
     """Metrics that are read together, because the same records have them, and after which row."""
-    groups: dict[tuple[str, int], list[Column]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Column | Derived]] = defaultdict(list)
     for column in columns:
         before = kept.get(column.name)
         is_known = before is not None and before[0] == column and len(before[1].row)
@@ -113,7 +131,7 @@ def _groups(
     return [(group, after) for (_, after), group in groups.items()]
 
 
-def _read(snapshot: Snapshot, columns: Sequence[Column], after: int) -> list[Points]:
+def _read(snapshot: Snapshot, columns: Sequence[Column | Derived], after: int) -> list[Points]:
     """The points of metrics that the same records have."""
     values = ", ".join(f"{value} AS v{n}" for n, value in enumerate(_values(columns)))
     cursor = snapshot.records.connection.cursor()
@@ -136,12 +154,14 @@ def _read(snapshot: Snapshot, columns: Sequence[Column], after: int) -> list[Poi
     return points
 
 
-def _values(columns: Sequence[Column]) -> list[str]:
+def _values(columns: Sequence[Column | Derived]) -> list[str]:
     """The values in SQL, so that the engine parses the measurements once for all of them."""
-    places = [column.places[0] for column in columns]
-    if any(len(column.places) > 1 or len(column.places[0].path) > 1 for column in columns):
-        return [column.value for column in columns]
-    if any(place.textual for place in places):
+    places = [
+        column.places[0]
+        for column in columns
+        if isinstance(column, Column) and len(column.places) == 1 and column.places[0].top
+    ]
+    if len(places) < len(columns):
         return [column.value for column in columns]
     shape = quoted(orjson.dumps({place.path[0]: "DOUBLE" for place in places}).decode())
     return [

@@ -1,4 +1,4 @@
-"""The logs that a page shows: read once, and then what is written to them."""
+"""The logs that a page shows: what is there, a part at a time, and what is written to them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from telemetry.viewer.logs.columns import Column, find_columns
+from telemetry.viewer.logs.parts import Part, find_parts
 from telemetry.viewer.logs.records import Records
-from telemetry.viewer.logs.runs import Part, find_parts, find_runs
+from telemetry.viewer.logs.runs import find_runs
 from telemetry.viewer.logs.sources import Source, each_once, find_logs, labels_of
 
-FIRST: Final = 50_000
-"""Records in which metrics are looked for before the page shows something; then in all."""
+SOON: Final = 1 << 24
+"""Bytes that the first look reads, so that there is something to see soon. Each further one reads
+more: what the page draws anew takes time of its own."""
+GROWTH: Final = 8
+MOST: Final = 1 << 30
+"""Bytes that no look reads more than."""
 
 
 class Snapshot(NamedTuple):
@@ -46,18 +51,18 @@ class Watched:
 
     Attributes:
         snapshot: What was read so far; None before the first log is there.
-        reading: How many bytes are being read for the first time.
+        unread: How many bytes that are there are left to the next looks.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self.snapshot: Snapshot | None = None
-        self.reading = 0
+        self.unread = 0
+        self._most = SOON
         self._records: Records | None = None
         self._parts: list[Part] = []
         self._restarts = 0
         self._bad = 0
-        self._is_partial = False
 
     def look(self) -> bool:
         """Read what is new.
@@ -69,20 +74,24 @@ class Watched:
             OSError: A file cannot be read.
         """
         paths = self._paths()
-        before = self.snapshot
-        if before is None:
-            return bool(paths) and self._begin(find_logs(paths))
-        records = before.records
-        known = tuple(source.path for source in records.sources)
+        if self._records is None:
+            if not paths:
+                return False
+            self._records = Records((), follow=True)
+        records = self._records
+        known = [source.path for source in records.sources]
         every = each_once([*known, *paths])  # one that was deleted stays, and what was read of it
         is_more = len(every) > len(known)
         if is_more:
             records.extend(tuple(map(Source, every, labels_of(every))))
-        rows = records.refresh()
+        self.unread = records.unread
+        rows = records.refresh(self._most)
+        self.unread = max(self.unread - self._most, 0)  # what came meanwhile is for the next look
+        self._most = min(GROWTH * self._most, MOST)
         is_other = records.restarts != self._restarts or sum(records.bad_lines) != self._bad
-        if not (is_more or rows or is_other or self._is_partial):
+        if not (is_more or rows or is_other):
             return False
-        self.snapshot = self._next(before, is_more=is_more)
+        self.snapshot = self._next(records, self.snapshot, is_more=is_more)
         return True
 
     def interrupt(self) -> None:
@@ -98,39 +107,21 @@ class Watched:
                 found += [source.path for source in find_logs(path)]
         return found
 
-    def _begin(self, sources: tuple[Source, ...]) -> bool:
-        self.reading = sum(source.path.stat().st_size for source in sources)
-        self._records = records = Records((), follow=True)
-        records.extend(sources)
-        self._parts = find_parts(records)
-        self._bad = sum(records.bad_lines)
-        last = _last_row(records)
-        self._is_partial = last > FIRST
-        columns = find_columns(records, until=FIRST)
-        self.snapshot = Snapshot(records, find_runs(records), columns, 0, last, _count_of(records))
-        self.reading = 0
-        return True
-
-    def _next(self, before: Snapshot, *, is_more: bool) -> Snapshot:
-        records = before.records
+    def _next(self, records: Records, before: Snapshot | None, *, is_more: bool) -> Snapshot:
         parts = find_parts(records)
         is_anew = records.restarts != self._restarts  # what was found in it may be gone
         is_other = is_more or parts != self._parts or is_anew
         self._parts, self._restarts = parts, records.restarts
         self._bad = sum(records.bad_lines)
-        runs = find_runs(records) if is_other else before.runs
-        known = FIRST if self._is_partial else before.last
-        columns = (
-            find_columns(records)
-            if is_anew
-            else _joined(before.columns, find_columns(records, after=known))
-        )
-        self._is_partial = False
+        if before is None or is_anew:
+            columns = find_columns(records)
+        else:
+            columns = _joined(before.columns, find_columns(records, after=before.last))
         return Snapshot(
             records,
-            runs,
+            find_runs(records) if is_other or before is None else before.runs,
             columns,
-            before.generation + is_other,
+            0 if before is None else before.generation + is_other,
             _last_row(records),
             _count_of(records),
         )
@@ -151,9 +142,9 @@ def _joined(before: Mapping[str, Column], new: Mapping[str, Column]) -> dict[str
     joined = dict(before)
     for name, column in new.items():
         known = joined[name].places if name in joined else ()
-        places = {place._replace(textual=False): place for place in known}
+        places = {place._replace(textual=False, only_text=False): place for place in known}
         for place in column.places:
-            bare = place._replace(textual=False)
+            bare = place._replace(textual=False, only_text=False)
             places[bare] = places.get(bare, place) if bare == place else place
         joined[name] = Column(name, tuple(places.values()))
     return joined

@@ -202,7 +202,7 @@ def test_the_library_of_the_charts_is_kept_for_ever_and_the_page_is_not(serve, l
     served = serve(log().path)
     _, headers, text = served.get("")
     assert headers["cache-control"] == "no-cache"
-    (library,) = re.findall(r'src="(plotly-[^"]+)"', text)
+    (library,) = re.findall(r'href="(plotly-[^"]+)"', text)
     _, headers, _ = served.get(library)
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
     assert headers["content-type"].startswith("text/javascript")

@@ -1,9 +1,13 @@
 """What the page is told, against the same worked out with NumPy, without a browser."""
 
+import time
+from contextlib import closing
+
 import numpy as np
 import pytest
 from starlette.datastructures import QueryParams
 
+from telemetry.viewer.page import live, watched
 from telemetry.viewer.page.answers import Answers
 from telemetry.viewer.page.lanes import lanes_of
 from telemetry.viewer.page.live import Live
@@ -11,7 +15,7 @@ from telemetry.viewer.page.recorded import Recorded
 from telemetry.viewer.page.spans import Span
 from telemetry.viewer.page.watched import Watched
 
-from .conftest import line
+from .conftest import WAIT, line
 
 
 class Asked:
@@ -191,14 +195,45 @@ def test_a_flood_of_spans_is_cut_to_the_longest_with_those_they_are_in(log):
     assert shortest == pytest.approx(503 / 1e4, abs=1e-6)  # the 1499 longest of 2000, and the stage
 
 
-def test_a_metric_that_comes_late_in_a_long_log_is_found_in_the_second_look(log):
-    run = log().write(line("training.step", 0.0, {"loss": 1.0}, step=1) * 50_002)
-    run.steps([2.0], first=9, name="entropy").steps(["NaN"], first=10)
-    asked = Asked(run.path)
-    assert list(asked.watched.snapshot.columns) == ["training.loss"]
-    assert asked.watched.look()
-    assert list(asked.watched.snapshot.columns) == ["training.loss", "training.entropy"]
-    assert asked.curve("metric=training.entropy") == ([9], [2])
-    (loss,) = asked("curves", "metric=training.loss")
-    assert loss["odd"] == [{"x": 10, "y": 1.0, "text": "NaN"}]
+def test_a_log_is_shown_while_most_of_it_is_still_to_be_read(log, monkeypatch):
+    monkeypatch.setattr(watched, "SOON", 4000)
+    run = log("b.jsonl").steps(range(1000), run_id="b", attempt=1)
+    run.steps([-1.0] * 500, first=901, run_id="b", attempt=2)
+    run.steps([2.0], first=1401, name="entropy", run_id="b", attempt=2)
+    run.steps(["NaN"], first=1402, run_id="b", attempt=2)
+    other = log("a.jsonl").steps([7.0] * 100, run_id="a", attempt=1)
+    size = run.path.stat().st_size + other.path.stat().st_size
+    asked = Asked(run.path, other.path)
+    told = asked("state")
+    assert (told["runs"], told["unread"]) == (["b"], size - 4000)
+    assert [metric["name"] for metric in told["metrics"]] == ["training.loss"]
+    x, y = asked.curve("metric=training.loss&points=4000")
+    assert (x, y) == (list(range(1, len(x) + 1)), list(range(len(x))))
+    assert 10 < len(x) < 40
+    left = [told["unread"]]
+    while left[-1]:
+        assert asked.watched.look()
+        asked("curves", "metric=training.loss")
+        left.append(asked("state")["unread"])
+    assert left == [size - 4000, size - 36_000, 0]
     assert not asked.watched.look()
+    assert asked("state")["runs"] == ["b", "a"]
+    assert asked.curve("metric=training.entropy") == ([1401], [2])
+    first, second = asked("curves", "metric=training.loss&points=4000")
+    assert list(first["y"][:-1]) == [*range(900), *[-1.0] * 500]
+    assert first["odd"] == [{"x": 1402, "y": -1.0, "text": "NaN"}]
+    assert list(second["y"]) == [7.0] * 100
+
+
+def test_what_is_there_is_read_without_a_pause(log, monkeypatch):
+    monkeypatch.setattr(watched, "SOON", 4000)
+    monkeypatch.setattr(live, "PAUSE", 3600.0)
+    run = log().steps(range(2000))
+    looking = Live(Watched([run.path]))
+    with closing(looking):
+        looking.start()
+        deadline = time.monotonic() + WAIT
+        while looking.watched.snapshot is None or looking.watched.snapshot.size < 2000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert looking.version == 3

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import warnings
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from telemetry.viewer.frames.frame import read_jsonl
 from telemetry.viewer.logs.bad_lines import BadLinesWarning
 from telemetry.viewer.logs.entries import read_entries
+from telemetry.viewer.logs.lines import LONGEST_LINE
 
 OURS = '{"event": "training.step", "measurements": {"loss": 1.5}, "metadata": {"step": 1, %s}}'
 FOREIGN = '{"step": 1, "metrics": {"loss": 1.5}, %s}'
@@ -96,6 +98,36 @@ def test_times_outside_of_1970_to_2262_are_none(tmp_path, time, is_known):
     )
 
 
+@pytest.mark.parametrize(
+    ("time", "moment"),
+    [
+        ("2026-11-21T10:30:00.123456Z", "10:30:00.123456"),
+        ("2026-11-21 10:30:00,123", "10:30:00.123"),  # as Python's logging writes it
+        ("2026-11-21T10:30:00.123456999Z", "10:30:00.123456"),
+        ("2026-11-21T10:30:00+0230", "08:00:00"),
+        ("2026-11-21T10:30-02", "12:30:00"),
+        ("2026-11-21", "00:00:00"),
+        (1795257000, "10:30:00"),
+        (1795257000.25, "10:30:00.25"),
+        *((text, None) for text in ("1795257000", "epoch", "now", "", "20261121", "2026-W47-6")),
+        *((text, None) for text in ("2026-02-30", "2026-11-21T24:00:00Z", "2026-11-21T10:30:60")),
+        *((text, None) for text in (" 2026-11-21", "2026-11-21T10:30:00 Z", "2026-11-21T10:30z")),
+        *((text, None) for text in ("2026-11-21T10:30:00+24:00", "2026-11-21 10:30 UTC")),
+        *((other, None) for other in (True, [], {}, ["2026-11-21"], None, 10**400)),
+    ],
+)
+def test_both_take_the_same_for_a_time(tmp_path, time, moment):
+    rest = {"event": "a.b", "measurements": {"x": 1}}
+    records = [{key: time, "x": 1} for key in ("timestamp", "time", "ts", "_timestamp")]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, [{"timestamp": time} | rest, *records])))
+    expected = None if moment is None else pd.Timestamp(f"2026-11-21T{moment}Z")
+    found = [None if each is pd.NaT else each for each in read_jsonl(log)["timestamp"]]
+    assert found == [expected] * 5
+    times = [entry.time_ns for entry in read_entries(log)]
+    assert times == [expected and expected.as_unit("ns").value] * 5
+
+
 @pytest.mark.parametrize("step", ["Infinity", "-Infinity", "NaN", 10**400])
 def test_a_step_that_is_not_finite_is_none(tmp_path, step_of, step):
     first, second = step_of(1, 1.0), step_of(2, 2.0)
@@ -110,6 +142,45 @@ def test_a_step_that_is_not_finite_is_none(tmp_path, step_of, step):
     assert list(frame["training.loss"][:2]) == [1.0, 2.0]  # nothing is superseded
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("NaN", math.nan),
+        ("Infinity", math.inf),
+        ("-Infinity", -math.inf),
+        ("1e999", math.inf),
+        ("nan", math.nan),
+        ("-inf", -math.inf),
+    ],
+)
+@pytest.mark.parametrize(
+    "form", ['{"event":"a","measurements":{"x":%s},"metadata":{}}', '{"x":%s}']
+)
+def test_bare_numbers_that_json_does_not_have_are_read(tmp_path, form, text, number):
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join([form % text, form % "1", BAD]))
+    for count, (said,) in read_both(log):
+        assert count == 2
+        assert "no record in line 3 (" in said
+    with pytest.warns(BadLinesWarning):
+        column = read_jsonl(log)["a.x" if "event" in form else "x"]
+    assert column.tolist() == pytest.approx([number, 1.0], nan_ok=True)
+    with pytest.warns(BadLinesWarning):
+        first, _ = list(read_entries(log))
+    assert first.measurements == pytest.approx({"x": number}, nan_ok=True)
+
+
+def test_a_comma_too_many_is_read_by_the_engine_only(tmp_path):
+    """As `reading.md` says."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"x": 1,}\n' + BAD)
+    frame, entries = read_both(log)
+    assert frame[0] == 1
+    assert "no record in line 2 (" in frame[1][0]
+    assert entries[0] == 0
+    assert "no record in lines 1, 2 (" in entries[1][0]
+
+
 def test_a_gzip_file_without_the_suffix_is_told_how_it_must_be_called(tmp_path, step_of):
     log = tmp_path / "log.jsonl"
     log.write_bytes(gzip.compress(json.dumps(step_of(1, 1.0)).encode()))
@@ -117,6 +188,15 @@ def test_a_gzip_file_without_the_suffix_is_told_how_it_must_be_called(tmp_path, 
         assert count == 0
         assert len(said) == 1
         assert "it is gzipped: let its name end in .jsonl.gz" in said[0]
+
+
+def test_a_line_can_be_as_long_for_both(tmp_path):
+    log = tmp_path / "log.jsonl"
+    texts = [b'{"x":1}' + b" " * (LONGEST_LINE + more - 7) for more in (0, 1)]
+    log.write_bytes(b"\n".join(texts) + b"\n")
+    for count, said in read_both(log):
+        assert count == 1
+        assert "no record in line 2 (longer than 16,777,216 bytes)" in said[0]
 
 
 def test_an_empty_list_of_metrics_is_refused(tmp_path, step_of):

@@ -83,7 +83,7 @@ def test_records_have_what_was_superseded_as_well(query, log):
 
 def test_the_views_are_listed(query, log):
     lines = query("--tables", log, "--csv").stdout.splitlines()
-    assert lines[0] == "view,column,type"
+    assert lines[0] == "view,column,type,metric"
     records = [line.split(",")[1] for line in lines if line.startswith("records,")]
     assert records == [
         "source",
@@ -99,7 +99,7 @@ def test_the_views_are_listed(query, log):
         "metadata",
     ]
     metrics = [line for line in lines if line.startswith("metrics,")]
-    assert metrics[-1] == "metrics,training.loss,DOUBLE"
+    assert metrics[-1] == "metrics,training.loss,DOUBLE,"
     assert len(metrics) == 6  # "7" is no number
 
 
@@ -202,6 +202,13 @@ def test_without_sql_it_is_said_how(query, arguments, message):
     assert result.stderr.endswith(f"Error: {message}\n")
 
 
+def test_a_log_in_place_of_the_sql_is_not_read(query, log):
+    result = query(log)
+    assert result.exit_code == 2
+    assert "Which SQL? Write for example: " in result.stderr
+    assert query(f"select 1 as one /* {'x' * 300} */", log, "--csv").stdout == "one\n1\n"
+
+
 def test_what_is_missing_is_said(query, folder):
     assert query("select 1", "no.jsonl").stderr == "Error: There is no file 'no.jsonl'.\n"
     assert "has no log" in query("select 1").stderr
@@ -212,17 +219,23 @@ def test_what_is_missing_is_said(query, folder):
     )
 
 
-def test_names_that_differ_in_case_or_look_like_sql_are_columns(query, write):
-    write("a.jsonl", [{"Loss": 1, "loss": 2, 'a"; drop view metrics --': 3}])
-    lines = query("--tables", "a.jsonl", "--csv").stdout.splitlines()
-    metrics = [next(csv.reader([line]))[1] for line in lines if line.startswith("metrics,")][5:]
-    assert metrics == ["Loss", "loss_1", 'a"; drop view metrics --']
-    assert query(
-        'select "loss", "loss_1" from metrics', "a.jsonl", "--csv"
-    ).stdout.splitlines() == [
-        "Loss,loss_1",
-        "1.0,2.0",
+def test_no_name_stands_for_two_metrics(query, write):
+    write("a.jsonl", [{"loss": 1, "Loss": 2, "loss_1": 3, 'a"; drop view metrics --': 4}])
+    write("b.jsonl", [{"Run": 5}])
+    table = csv.reader(io.StringIO(query("--tables", "a.jsonl", "b.jsonl", "--csv").stdout))
+    told = [(name, metric) for view, name, _, metric in table if view == "metrics"]
+    assert told[5:] == [
+        ("loss_2", "loss"),
+        ("Loss_3", "Loss"),
+        ("loss_1", ""),
+        ('a"; drop view metrics --', ""),
+        ("Run_1", "Run"),
     ]
+    sql = "select loss_1, loss_2, loss_3, run_1 from metrics order by run"
+    lines = query(sql, "a.jsonl", "b.jsonl", "--csv").stdout.splitlines()
+    assert lines == ["loss_1,loss_2,Loss_3,Run_1", "3.0,1.0,2.0,", ",,,5.0"]
+    ambiguous = query('select "loss" from metrics', "a.jsonl")
+    assert (ambiguous.exit_code, "loss_2" in ambiguous.stderr) == (1, True)
 
 
 def test_control_characters_are_escaped_in_tables(query, log):
@@ -297,6 +310,51 @@ def test_what_is_within_lists_and_structures_is_plain_as_well(query, log):
     assert json.loads(query(sql, log, "--json").stdout) == [plain]
     header, row = csv.reader(io.StringIO(query(sql, log, "--csv").stdout))
     assert {name: json.loads(text) for name, text in zip(header, row, strict=True)} == plain
+
+
+MOMENTS = """select t, [t] as l, {'a': t} as s
+    from (select '2026-01-02 03:04:05+01'::timestamptz as t)"""
+UTC = "2026-01-02T02:04:05+00:00"
+
+
+def test_times_with_a_zone_are_those_of_utc(query, log):
+    structures = f'["{UTC}"]', f'{{"a":"{UTC}"}}'
+    assert query(MOMENTS, log).stdout.splitlines()[1].split() == [UTC, *structures]
+    _, row = csv.reader(io.StringIO(query(MOMENTS, log, "--csv").stdout))
+    assert row == [UTC, *structures]
+    assert json.loads(query(MOMENTS, log, "--json").stdout) == [
+        {"t": UTC, "l": [UTC], "s": {"a": UTC}}
+    ]
+
+
+def test_a_row_of_csv_does_not_break_at_a_carriage_return(query, log):
+    result = query("select 'a' || chr(13) || 'b' as x, 1 as n", log, "--csv")
+    assert result.stdout_bytes == b'x,n\n"a\rb",1\n'
+
+
+def test_whole_numbers_are_whole_in_tables(query, log):
+    sql = """select 1000001::double as a, -123456789012::double as b, 1e300::double as c,
+        1234567.5::double as d, 1000001.00::decimal(12, 2) as e, 'nan'::double as f,
+        '-inf'::double as g, 0.1234567::double as h"""
+    assert query(sql, log).stdout.splitlines()[1].split() == [
+        *("1000001", "-123456789012", "1e+300", "1.23457e+06"),
+        *("1000001", "NaN", "-Infinity", "0.123457"),
+    ]
+
+
+def test_bytes_are_written_in_hexadecimal(query, log):
+    sql = r"select '\xABa'::blob as b, ['c'::blob] as l"
+    assert query(sql, log).stdout.splitlines()[1].split() == ["ab61", '["63"]']
+    assert query(sql, log, "--csv").stdout == 'b,l\nab61,"[""63""]"\n'
+    assert json.loads(query(sql, log, "--json").stdout) == [{"b": "ab61", "l": ["63"]}]
+
+
+def test_logs_with_many_columns_are_asked_at_once(query, write):
+    texts = {f"t{number}": "no number" for number in range(300)}
+    numbers = {f"n{number}": number for number in range(300)}
+    write("a.jsonl", [{**texts, **numbers}] * 2 + [{**numbers, "t7": "NaN", "deep": {"t8": "9"}}])
+    names = [line.split(",")[1] for line in query("--tables", "a.jsonl", "--csv").stdout.split()]
+    assert names[-301:] == ["t7", *(f"n{number}" for number in range(300))]
 
 
 @pytest.mark.parametrize("sql", [";", "/* nothing */", "/* a */ -- b"])

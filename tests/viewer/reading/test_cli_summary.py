@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from telemetry.cli import commands
 
+CLIPPED = {"grad_norm": 4.0, "scale": 0.5, "groups_clipped": 1}
+UNCLIPPED = {"grad_norm": 1.0, "scale": 1.0, "groups_clipped": 0}
 SUMMARY = [sys.executable, "-W", "error", "-m", "telemetry", "summary"]
 
 
@@ -37,8 +39,8 @@ def failed(write, step_of):
         step_of(1, 2.5, total_steps=12_000),
         step_of(2, 1.25, total_steps=12_000),
         step_of(2000, float("nan"), total_steps=12_000),
-        {"event": "smartclip.clip.stop", "measurements": {"groups_clipped": 1, "scale": 0.5}},
-        {"event": "smartclip.clip.stop", "measurements": {"groups_clipped": 0, "scale": 1.0}},
+        {"event": "smartclip.clip.stop", "measurements": CLIPPED},
+        {"event": "smartclip.clip.stop", "measurements": UNCLIPPED},
     ]
     records[3]["timestamp"] = None
     rule = {"rule": "kl", "severity": "critical", "message": "KL\x1b[31m is high"}
@@ -70,11 +72,36 @@ def test_one_run_is_told_in_full(summary, failed):
         "drops      wandb lost 5,000 (drop_oldest)",
         "bad lines  1 that are no records",
         "",
-        "metric           last  best",
-        "training.loss     NaN  1.25  lowest, step 2",
-        "smartclip.scale     1",
+        "metric               last  best",
+        "training.loss         NaN  1.25  lowest, step 2",
+        "smartclip.grad_norm     1",
+        "smartclip.scale         1",
     ]
     assert result.stderr.startswith("Warning: failed.jsonl: no record in line 10 (")
+
+
+def test_epochs_are_told_without_steps_and_beside_them(summary, write):
+    write("a.jsonl", [{"epoch": epoch, "val_loss": 1 / epoch} for epoch in (1, 2, 3)])
+    assert summary("a.jsonl").stdout.splitlines()[3] == "steps   epoch 3"
+    write("b.jsonl", [{"step": 7, "epoch": 2, "loss": 1}])
+    assert summary("b.jsonl").stdout.splitlines()[3] == "steps   7, epoch 2"
+
+
+def test_dry_runs_are_told_as_such_where_there_are_no_others(summary, write):
+    def stop(measured, **told):
+        return {"event": "smartclip.clip.stop", "measurements": measured, "metadata": told}
+
+    dry = [stop(each, dry_run=True) for each in (CLIPPED, CLIPPED, CLIPPED, UNCLIPPED)]
+    write("dry.jsonl", dry)
+    said = "would clip  75 % of 4 times, in a dry run, mean scale 0.625"
+    assert said in summary("dry.jsonl").stdout
+    write("both.jsonl", [*dry, stop(UNCLIPPED, dry_run=False), stop(CLIPPED)])
+    assert "clipped  50 % of 2 times, mean scale 0.75\n" in summary("both.jsonl").stdout
+    table = summary("both.jsonl", "dry.jsonl", "--metrics", "smartclip.scale").stdout
+    assert [line.split()[1:-1] for line in table.splitlines()[-2:]] == [
+        ["50", "%"],
+        ["75", "%", "(dry", "run)"],
+    ]
 
 
 def test_of_several_runs_each_is_a_row_that_fits(summary, failed, write, step_of):
@@ -113,6 +140,7 @@ def test_as_json_it_is_a_list_for_one_run_as_well(summary, failed):
         "skipped": 0,
         "rate": 0.5,
         "scale_mean": 0.75,
+        "dry_run": False,
     }
     assert run["metrics"][0] == {
         "name": "training.loss",

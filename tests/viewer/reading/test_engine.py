@@ -3,15 +3,13 @@
 import os
 import signal
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
 from telemetry.viewer.logs.columns import find_columns, pointer
-from telemetry.viewer.logs.content import Content, ends_in_newline
+from telemetry.viewer.logs.content import Content
 from telemetry.viewer.logs.depth import depth_of
-from telemetry.viewer.logs.engine import connect, interruptible, piped
+from telemetry.viewer.logs.engine import connect, interruptible
 
 
 def test_ctrl_c_ends_work_of_the_engine():
@@ -53,52 +51,33 @@ def test_another_thread_works_itself():
         assert seen == [thread]
 
 
-def test_pieces_are_read_like_a_file():
-    pieces = [b"a\n" * 100_000, b"b\n"]
-    with piped(pieces) as path:
-        assert Path(path).read_bytes() == b"".join(pieces)
-
-
-def test_what_is_raised_while_pieces_are_made_is_raised():
-    def pieces():
-        yield b"a\n"
-        raise OSError("gone")
-
-    with pytest.raises(OSError, match="gone"), piped(pieces()) as path:
-        Path(path).read_bytes()
-
-
-def test_a_reader_that_has_enough_leaves_no_thread():
-    before = threading.active_count()
-    with piped([b"x" * 10_000_000]):
-        pass
-    deadline = time.monotonic() + 30
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
-
-
 def test_content_comes_in_whole_lines(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"one\ntw")
     content = Content(path)
-    assert (list(content.whole_lines()), content.rest()) == ([b"one\n"], b"tw")
+    assert content.unread == 6
+    assert list(content.whole_lines()) == [b"one\n"]
     with path.open("ab") as file:
         file.write(b"o")
-    assert (list(content.whole_lines()), content.rest()) == ([], b"two")
+    assert list(content.whole_lines()) == []
     with path.open("ab") as file:
-        file.write(b"\nthree\n")
-    assert (list(content.whole_lines()), content.rest()) == ([b"two\nthree\n"], b"")
+        file.write(b"\nthree\nfo")
+    assert list(content.whole_lines()) == [b"two\nthree\n"]
+    assert list(content.lines()) == [b"fo"]
+    assert content.unread == 0
     assert not content.has_begun_anew()
     path.write_bytes(b"x\n")
     assert content.has_begun_anew()
+    path.unlink()
+    assert (content.has_begun_anew(), content.unread) == (False, 0)
 
 
-@pytest.mark.parametrize(("data", "ends"), [(b"", True), (b"a\n", True), (b"a", False)])
-def test_whether_a_file_ends_in_a_newline(tmp_path, data, ends):
-    path = tmp_path / "log"
-    path.write_bytes(data)
-    assert ends_in_newline(path) is ends
+def test_as_many_bytes_are_read_as_are_asked_for(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"one\ntwo\nthree\n")
+    content = Content(path)
+    pieces = [(list(content.whole_lines(5)), content.unread) for _ in range(3)]
+    assert pieces == [([b"one\n"], 9), ([b"two\n"], 4), ([b"three\n"], 0)]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import handlers
 import telemetry
 from telemetry.viewer.frames.frame import read_jsonl
 from telemetry.viewer.logs.bad_lines import BadLinesWarning
+from telemetry.viewer.logs.entries import read_entries
 
 
 def values(frame, name):
@@ -99,6 +100,13 @@ def test_times_of_other_programs_are_read(write, key, time):
     frame = read_jsonl(write("log.jsonl", [{key: time, "loss": 1}]))
     assert frame["timestamp"][0] == pd.Timestamp("2026-11-21T10:30:00Z")
     assert frame.attrs["metrics"] == ["loss"]
+
+
+def test_a_step_of_other_programs_may_be_called_global(write):
+    record = {"global_step": 100, "loss": 1.0}
+    log = write("log.jsonl", [record, record | {"step": 7}, record | {"step": None}])
+    assert read_jsonl(log)["step"].tolist() == [100, 7, 100]
+    assert [each.metadata["step"] for each in read_entries(log)] == [100, 7, 100]
 
 
 def test_other_metadata_are_columns(write):

@@ -5,7 +5,9 @@ import json
 import math
 import string
 import warnings
+from collections import Counter
 from datetime import UTC, datetime
+from itertools import combinations
 
 import pandas as pd
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from telemetry.viewer.logs.bad_lines import BadLinesWarning
 
 PLACES = {"step", "global_step", "epoch", "total_steps", "total_epochs", "timestamp", "time", "ts"}
 PLACES |= {"_timestamp", "_type", "event", "attempt", "rank", "batch", "batch_idx"}
-RESERVED = {"run", "timestamp", "event", "step", "epoch"}
+RESERVED = {"run", "timestamp", "event", "step", "epoch", "record"}
 
 # The plain reading
 
@@ -73,7 +75,7 @@ def foreign(record):
         found = flat({record["metric"]: record.get("value")})
     else:
         found = ((path, value) for path, value in flat(record) if path[0] not in PLACES)
-    for path, value in found:
+    for path, value in sorted(found, reverse=True):  # of one name the first path counts
         name = ".".join(path).replace("/", ".")
         yield f"metrics.{name}" if name in RESERVED else name, value
 
@@ -94,19 +96,36 @@ def attempt_of(record):
     return (inner.get("attempt") or 0) if isinstance(inner, dict) else 0
 
 
+def start_of(rows):
+    """The lowest step of an attempt, its first (epoch, step), and whether steps go back."""
+    counts = Counter(event for event, *_ in rows)
+    lead = max(counts, key=lambda event: (event == "training.step", counts[event], event))
+    places = [(epoch // 1, step) for event, step, epoch, *_ in rows if event == lead]
+    told = sorted(place for place in places if not math.isnan(place[0]))
+    back = any(a[0] < b[0] and a[1] > b[1] for a, b in combinations(told, 2))
+    return min(step for _, step in places), told[0] if told else None, back
+
+
 def current(rows):
     """The rows without those that a later attempt has made anew."""
-    steps, begun = {}, {}
-    for event, step, _, _, attempt, _ in rows:
-        if not math.isnan(step):
-            steps.setdefault((attempt, event == "training.step"), []).append(step)
-    for attempt, _ in steps:
-        begun[attempt] = min(steps.get((attempt, True)) or steps[attempt, False])
-    return [
-        row
-        for row in rows
-        if not any(row[1] >= step for attempt, step in begun.items() if attempt > row[4])
-    ]
+    stepped = [row for row in rows if not math.isnan(row[1])]
+    starts = {n: start_of([row for row in stepped if row[4] == n]) for n in {r[4] for r in stepped}}
+    begins_anew = any(back for *_, back in starts.values())
+
+    def is_made_anew(_event, step, epoch, _time, attempt, _metrics):
+        later = [start for number, start in starts.items() if number > attempt]
+        if not later or math.isnan(step):
+            return False
+        if math.isnan(epoch) or any(told is None for _, told, _ in later):
+            return step >= min(start for start, *_ in later)
+        first = min(told for _, told, _ in later)
+        if epoch // 1 < first[0]:
+            return False
+        if begins_anew:
+            return (epoch // 1, step) >= first
+        return step >= min(start for start, *_ in later)
+
+    return [row for row in rows if not is_made_anew(*row)]
 
 
 def time_of(record):
@@ -157,6 +176,7 @@ WORDS += [
     "\x1b[",
 ]
 WORDS += ["x; DROP TABLE records --", "' OR 1=1", "rowid", "source", "form", "run", "event", "step"]
+WORDS += ["record", "metric0", "detail0", "metadata.event"]
 WORDS += ["duration", "wait_duration_ms", "NULL", "select", "\u2028", "\U0001f600"]
 keys = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 plain_keys = st.text(string.ascii_lowercase, min_size=1, max_size=3)

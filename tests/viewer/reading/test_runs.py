@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.viewer.frames.frame import read_jsonl
-from telemetry.viewer.logs.runs import Part, find_runs, tell_runs
+from telemetry.viewer.logs.parts import Part, Start
+from telemetry.viewer.logs.runs import find_runs, tell_runs
 from telemetry.viewer.logs.sources import Source
 
 
@@ -132,13 +133,18 @@ def test_what_was_superseded_is_still_told(write, step_of, open_records):
     ]
 
 
+def part(run_id, attempt, step):
+    start = None if step is None else Start(step)
+    return Part(0, run_id, attempt, None, start, begins_anew=False)
+
+
 @pytest.mark.parametrize(
     ("parts", "labels", "told"),
     [
         ([], [], []),
-        ([Part(0, None, None, None)], ["a"], [("a", None)]),
-        ([Part(0, "r", 1, 5.0), Part(0, "r", 2, None)], ["a"], [("a", None), ("a", None)]),
-        ([Part(0, "r", None, 1.0), Part(0, "r", 1, 4.0)], ["a"], [("a", 4.0), ("a", None)]),
+        ([part(None, None, None)], ["a"], [("a", None)]),
+        ([part("r", 1, 5.0), part("r", 2, None)], ["a"], [("a", None), ("a", None)]),
+        ([part("r", None, 1.0), part("r", 1, 4.0)], ["a"], [("a", Start(4.0)), ("a", None)]),
     ],
 )
 def test_parts_are_told(parts, labels, told):

@@ -5,6 +5,7 @@ import { redrawAll } from "./chart.js";
 import { chosenRuns } from "./chosen.js";
 import { ClippingView } from "./clipping_view.js";
 import { byId, bytes, setText, thousands } from "./dom.js";
+import { library } from "./library.js";
 import { LossesView } from "./losses_view.js";
 import { MetricsView } from "./metrics_view.js";
 import { showPickers, startPickers } from "./pickers.js";
@@ -52,13 +53,14 @@ async function refresh({ again = true } = {}) {
 
 async function showAll() {
   there = await ask("state");
+  library().catch(failed); // to execute it takes long: what is drawn is asked for meanwhile
   if (there.runs?.length > MOST_TOLD_APART) there.colors = there.colors.map(readable);
   if (!hasBegun) {
     begin(there.settings);
     hasBegun = true;
   }
   setText(byId("status"), summary());
-  byId("status").classList.toggle("busy", !there.ready && !there.problem);
+  byId("status").classList.toggle("busy", (!there.ready || there.unread > 0) && !there.problem);
   if (!there.ready) {
     setTimeout(refresh, WAIT);
     return;
@@ -96,11 +98,12 @@ function summary() {
   if (there.problem) return there.problem;
   if (!there.ready) {
     const where = there.paths.join(", ");
-    return there.reading ? `Reading ${bytes(there.reading)} …` : `Waiting for the first log in ${where} …`;
+    return there.unread ? `Reading ${bytes(there.unread)} …` : `Waiting for the first log in ${where} …`;
   }
   const runs = there.runs.length === 1 ? there.runs[0] : `${thousands(there.runs.length)} runs`;
   const bad = there.left_out ? `, ${thousands(there.left_out)} lines left out that are no records` : "";
-  return `${runs}: ${thousands(there.records)} records${bad}`;
+  const more = there.unread ? `, reading ${bytes(there.unread)} more …` : "";
+  return `${runs}: ${thousands(there.records)} records${bad}${more}`;
 }
 
 function noMetrics() {
@@ -128,7 +131,7 @@ async function enter() {
 
 async function start() {
   startTheme(() => {
-    redrawAll();
+    redrawAll().catch(failed);
     if (there) refresh();
   });
   byId("skip").addEventListener("click", (event) => {

@@ -1,6 +1,7 @@
 // One chart: a card with a title, a legend and what Plotly draws.
 
 import { element, setText } from "./dom.js";
+import { library } from "./library.js";
 import { change } from "./state.js";
 import { colour } from "./theme.js";
 
@@ -25,6 +26,7 @@ export class Chart {
       this.legend, this.place, this.note);
     this.axis = axis;
     this.isDrawn = false;
+    this.isForgotten = false;
   }
 
   get width() {
@@ -47,10 +49,12 @@ export class Chart {
     this.note.hidden = !text;
   }
 
-  draw(traces, { x = {}, y = {}, unit = 1, legend = () => [], ...others } = {}) {
+  async draw(traces, { x = {}, y = {}, unit = 1, legend = () => [], ...others } = {}) {
     this.traces = traces;
     this.options = { x, y, unit, legend, ...others };
     this.explain(legend());
+    const Plotly = await library();
+    if (this.traces !== traces || this.isForgotten) return; // it came too late
     const axes = { gridcolor: colour("grid"), zerolinecolor: colour("line"), linecolor: colour("line") };
     const layout = {
       margin: { l: 58, r: 14, t: 8, b: 38 },
@@ -69,8 +73,8 @@ export class Chart {
     this.listen();
   }
 
-  redraw() {
-    if (this.isDrawn) this.draw(this.traces, this.options);
+  async redraw() {
+    if (this.isDrawn) await this.draw(this.traces, this.options);
   }
 
   // What a reader who does not see the picture is told.
@@ -104,11 +108,12 @@ export class Chart {
     shown.delete(this);
     if (this.isDrawn) Plotly.purge(this.place);
     this.isDrawn = false;
+    this.isForgotten = true;
   }
 }
 
-export function redrawAll() {
-  for (const chart of shown) chart.redraw();
+export async function redrawAll() {
+  await Promise.all([...shown].map((chart) => chart.redraw()));
 }
 
 let waiting = 0;

@@ -34,7 +34,7 @@ export class ClippingView {
       const log = state.log && panel !== "rate";
       const lines = linesOf(curves, there, { log });
       if (panel === "norm") lines.push(...told.marks.map(marked));
-      chart.draw(lines, {
+      await chart.draw(lines, {
         x: axis,
         y: panel === "rate" ? SHARES : valueAxis(curves, log),
         unit,
@@ -51,21 +51,23 @@ export class ClippingView {
 }
 
 function marked(mark, number) {
+  const clipped = mark.dry_run ? "would be clipped" : "clipped";
   return {
     type: "scatter",
     mode: "markers",
     x: mark.x,
     y: mark.y,
-    name: "clipped",
-    shown: number === 0 ? "clipped" : null,
-    told: `${thousands(mark.x.length)} points are marked as clipped`,
+    name: clipped,
+    shown: number === 0 ? clipped : null,
+    told: `${thousands(mark.x.length)} points are marked: ${clipped}`,
     hoverinfo: "skip",
     marker: { size: 7, symbol: "circle-open", color: colour("ink"), line: { width: 1.5 } },
   };
 }
 
-function inWords({ run, clippings, clipped }, there) {
+function inWords({ run, clippings, clipped, dry_run }, there) {
   const share = `${((100 * clipped) / clippings).toFixed(1)} %`;
   const which = there.runs.length > 1 ? `${nameOf({ run }, there)}: ` : "";
-  return `${which}${thousands(clipped)} of ${thousands(clippings)} steps were clipped (${share}).`;
+  const were = dry_run ? "would have been clipped" : "were clipped";
+  return `${which}${thousands(clipped)} of ${thousands(clippings)} steps ${were} (${share}).`;
 }

@@ -25,13 +25,13 @@ export class LossesView {
     const { axis, unit } = sharedAxis(there, [...told.terms, ...told.shares]);
     const bars = told.terms.map((term, number) => stack(term, told.width, there.colors[number % there.colors.length]));
     if (told.total) bars.push(total(told.total));
-    this.terms.draw(bars, { x: axis, unit, barmode: "relative", bargap: 0 });
+    await this.terms.draw(bars, { x: axis, unit, barmode: "relative", bargap: 0 });
     this.terms.say(bars.length ? "Each stack is the mean over its stretch of the axis. What lowers the loss is below zero." : "No values.");
     const names = told.terms.map((term) => term.name);
     const lines = told.shares.map((share) => ({ ...share, metric: share.name, run: 0 }));
     // The colour of a term is the same in both charts.
     const colors = lines.map((line) => there.colors[Math.max(names.indexOf(line.name), 0) % there.colors.length]);
-    this.shares.draw(linesOf(lines, { runs: [""], colors }), { x: axis, y: { tickformat: ".0%", rangemode: "tozero" }, unit });
+    await this.shares.draw(linesOf(lines, { runs: [""], colors }), { x: axis, y: { tickformat: ".0%", rangemode: "tozero" }, unit });
     this.shares.say(lines.length ? "" : "Gradient norms were not tracked: compute(..., track_grad_norms=True) does.");
     return true;
   }

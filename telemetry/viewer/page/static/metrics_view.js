@@ -33,7 +33,7 @@ export class MetricsView {
       if (!chart) continue; // put away meanwhile
       const mine = curves.filter((curve) => names.includes(curve.metric));
       chart.rename(names.length === 1 ? names[0] : panel);
-      chart.draw(linesOf(mine, there), {
+      await chart.draw(linesOf(mine, there), {
         x: axis,
         y: valueAxis(mine, state.log),
         unit,

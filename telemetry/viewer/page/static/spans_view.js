@@ -32,7 +32,7 @@ export class SpansView {
     const names = [...new Set(told.spans.map((span) => span.name))].sort();
     const bars = names.map((name, number) =>
       barsOf(name, told.spans.filter((span) => span.name === name), there.colors[number % there.colors.length], pixel));
-    this.chart.draw(bars, {
+    await this.chart.draw(bars, {
       x: { title: { text: "seconds since the run began", standoff: 6 }, range },
       y: { autorange: false, range: [lanes - 0.4, -0.6], showticklabels: false, showgrid: false, zeroline: false },
       barmode: "overlay",

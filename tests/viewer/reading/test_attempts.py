@@ -1,0 +1,102 @@
+"""From where on a later attempt at a run is valid."""
+
+import pytest
+
+from telemetry.viewer.frames.frame import read_jsonl
+
+
+@pytest.fixture
+def attempt(step_of):
+    """The records of an attempt at some (epoch, step); its losses are its number."""
+
+    def records(number, *places):
+        return [
+            step_of(step, float(number), epoch=epoch, run_id="r", attempt=number)
+            for epoch, step in places
+        ]
+
+    return records
+
+
+def places_of(log):
+    """The (epoch, step) that are left of each attempt."""
+    frame = read_jsonl(log)
+    return {
+        int(attempt): list(zip(group["epoch"], group["step"], strict=True))
+        for attempt, group in frame.groupby("attempt")
+    }
+
+
+def epochs(*numbers, steps=(1, 2, 3, 4)):
+    return [(number, step) for number in numbers for step in steps]
+
+
+def test_an_attempt_takes_nothing_from_the_epochs_before_its_first(write, attempt):
+    first = [*epochs(1), (2, 1), (2, 2)]
+    log = write("log.jsonl", [*attempt(1, *first), *attempt(2, *epochs(2))])
+    assert places_of(log) == {1: epochs(1), 2: epochs(2)}
+
+
+def test_an_attempt_from_the_middle_of_an_epoch_is_valid_from_there(write, attempt):
+    first, second = [*epochs(1, 2), (3, 1)], [(2, 3), (2, 4), *epochs(3)]
+    log = write("log.jsonl", [*attempt(1, *first), *attempt(2, *second)])
+    assert places_of(log) == {1: [*epochs(1), (2, 1), (2, 2)], 2: second}
+
+
+def test_an_attempt_that_has_gone_less_far_yet_takes_what_is_after_it(write, attempt):
+    first, second = epochs(1, 2, 3), [(2, 3)]
+    log = write("log.jsonl", [*attempt(1, *first), *attempt(2, *second)])
+    assert places_of(log) == {1: [*epochs(1), (2, 1), (2, 2)], 2: second}
+
+
+def test_attempts_that_made_one_epoch_each_are_both_valid(write, attempt):
+    log = write("log.jsonl", [*attempt(1, *epochs(1)), *attempt(2, *epochs(2))])
+    assert places_of(log) == {1: epochs(1), 2: epochs(2)}
+
+
+def test_of_several_attempts_the_one_that_goes_back_furthest_counts(write, attempt):
+    attempts = [epochs(1, 2), epochs(2, 3), [(1, 3), (1, 4)]]
+    records = [record for n, places in enumerate(attempts, 1) for record in attempt(n, *places)]
+    assert places_of(write("log.jsonl", records)) == {1: [(1, 1), (1, 2)], 3: [(1, 3), (1, 4)]}
+
+
+def test_an_attempt_whose_first_record_has_no_epoch_is_valid_from_it(write, step_of, attempt):
+    first = [(1 + (step - 1) // 20, step) for step in range(1, 61)]
+    begun = step_of(51, 2.0, run_id="r", attempt=2)
+    later = [(3, step) for step in range(52, 61)]
+    log = write("log.jsonl", [*attempt(1, *first), begun, *attempt(2, *later)])
+    assert places_of(log)[1] == first[:50]
+
+
+def test_epochs_that_are_numbered_anew_take_no_steps_away(write, attempt):
+    """A loop that resumes its steps, and not its epochs."""
+    first = [(1 + (step - 1) // 4, step) for step in range(1, 17)]
+    second = [(1, step) for step in range(13, 17)]
+    log = write("log.jsonl", [*attempt(1, *first), *attempt(2, *second)])
+    assert places_of(log) == {1: first[:12], 2: second}
+
+
+def test_without_epochs_in_one_of_them_steps_alone_are_compared(write, step_of, attempt):
+    later = [step_of(step, 2.0, run_id="r", attempt=2) for step in (3, 4)]
+    log = write("log.jsonl", [*attempt(1, *epochs(1)), *later])
+    assert places_of(log)[1] == [(1, 1), (1, 2)]
+
+
+def test_what_says_no_step_stays_whatever_its_epoch(write, attempt):
+    note = {"event": "note", "measurements": {"x": 1}}
+    note["metadata"] = {"epoch": 3, "run_id": "r", "attempt": 1}
+    log = write("log.jsonl", [*attempt(1, *epochs(1, 2)), note, *attempt(2, *epochs(2))])
+    assert list(read_jsonl(log)["event"]).count("note") == 1
+
+
+def test_ends_of_epochs_with_the_epoch_as_their_step_do_not_begin_an_attempt(write):
+    def record(kind, epoch, step, attempt):
+        place = {"step": step, "epoch": epoch, "run_id": "r", "attempt": attempt}
+        return {**place, **kind, "metrics": {"loss": 1.0}}
+
+    end = {"_type": "epoch_end"}
+    first = [record({}, 1 + step // 6, step, 1) for step in range(1, 11)]
+    first.insert(5, record(end, 1, 1, 1))
+    second = [*(record({}, 2, step, 2) for step in (8, 9, 10)), record(end, 2, 2, 2)]
+    log = write("log.jsonl", [*first, *second])
+    assert places_of(log)[1] == [*((1, s) for s in range(1, 6)), (1, 1), (2, 6), (2, 7)]
