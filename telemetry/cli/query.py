@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -40,7 +41,7 @@ def query(words: tuple[str, ...], form: str | None, tables: bool) -> None:
     from telemetry.cli.query_rows import PRINTERS  # noqa: PLC0415 -- as above
     from telemetry.viewer.logs.sources import find_logs  # noqa: PLC0415 -- as above
 
-    if not tables and not words:
+    if not tables and (not words or os.path.exists(words[0])):  # noqa: PTH110 -- SQL is too long for a Path
         raise click.UsageError(
             "Which SQL? Write for example: telemetry query 'select count(*) from records' runs"
         )

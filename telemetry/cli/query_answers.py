@@ -58,11 +58,16 @@ def asked(records: Records, sql: str) -> Answer:
 
 
 def listed(records: Records) -> Answer:
-    """The views and their columns."""
+    """The views and their columns, and of which metric one is that has another name."""
     with told():
-        make_views(records)
-        rows = [(view, *column) for view in VIEWS for column in columns_of(records, view)]
-    return Answer(["view", "column", "type"], ["VARCHAR"] * 3, iter(rows))
+        metrics = make_views(records)
+        rows = [
+            (view, name, kind, metrics.get(name, name) if view == "metrics" else name)
+            for view in VIEWS
+            for name, kind in columns_of(records, view)
+        ]
+    told_apart = ((*row, "" if meant == row[1] else meant) for *row, meant in rows)
+    return Answer(["view", "column", "type", "metric"], ["VARCHAR"] * 4, told_apart)
 
 
 def _rows(

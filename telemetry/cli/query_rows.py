@@ -23,6 +23,10 @@ from telemetry.values import jsonable
 
 SAMPLE: Final = 1000
 """Rows that tell how wide the columns of a table are."""
+_ENDS: Final = "\r\n"
+"""What a cell with either of them stands in quotes for: both end a line for those who read it."""
+_WHOLE: Final = 2**53
+"""Up to where a float can be any whole number."""
 _NUMBERS: Final = ("INT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -54,8 +58,9 @@ def as_csv(answer: Answer) -> None:
     for row in chain([answer.names], rows):
         text = io.StringIO()
         cells = [printable(str(value)) for value in row] if shown else row
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        click.echo(text.getvalue().encode(), nl=False)  # click takes colours out of what is text
+        csv.writer(text, lineterminator=_ENDS).writerow(cells)
+        line = text.getvalue().removesuffix(_ENDS) + "\n"
+        click.echo(line.encode(), nl=False)  # click takes colours out of what is text
 
 
 def as_json(answer: Answer) -> None:
@@ -101,6 +106,8 @@ def _padded(text: str, width: int, *, right: bool) -> str:
 def _cell(value: Any) -> str:
     """A value in a table."""
     if isinstance(value, float | Decimal):
+        if -_WHOLE < value < _WHOLE and value == round(value):
+            return f"{value:.0f}"
         return f"{value:.6g}".replace("nan", "NaN").replace("inf", "Infinity")
     return str(_exact(value))
 
@@ -115,6 +122,8 @@ def _exact(value: Any) -> Any:
         return jsonable(value)
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, list | dict | tuple):
         return orjson.dumps(_plain(value)).decode()
     return value
@@ -138,6 +147,8 @@ def _plain(value: Any) -> Any:
         return {_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, bytes):
+        return value.hex()
     return str(value) if isinstance(value, timedelta) else jsonable(value)
 
 

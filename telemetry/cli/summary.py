@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from telemetry.cli.many_values import ManyValues, ManyValuesCommand
+from telemetry.cli.named_path import NamedPath
 from telemetry.cli.plot import complete_metric
-from telemetry.cli.printable import printable, printable_json
+from telemetry.cli.printable import print_json, printable
 
 
 @click.command(
     cls=ManyValuesCommand,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.argument("paths", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[RUN]...", type=NamedPath())
 @click.option(
     "--metrics",
     cls=ManyValues,
@@ -62,17 +62,6 @@ def summary(paths: tuple[Path, ...], metrics: tuple[str, ...], as_json: bool) ->
     if as_json:
         from telemetry.values import jsonable  # noqa: PLC0415 -- as above
 
-        _print_json([jsonable(asdict(run)) for run in runs])
+        print_json([jsonable(asdict(run)) for run in runs])
         return
     show(in_full(runs[0]) if len(runs) == 1 else as_rows(runs))
-
-
-def _shown(text: bytes) -> bytes:
-    return b"\n".join(map(printable_json, text.split(b"\n")))
-
-
-def _print_json(rows: list[object]) -> None:
-    import orjson  # noqa: PLC0415 -- only here
-
-    text = orjson.dumps(rows, option=orjson.OPT_INDENT_2)
-    click.echo(_shown(text) if sys.stdout.isatty() else text)

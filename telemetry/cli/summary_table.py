@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from telemetry.cli import summary_words as words
-from telemetry.cli.printable import place_text, printable
+from telemetry.cli.printable import printable
 from telemetry.viewer.charts.labels import shorten_labels
 from telemetry.viewer.summaries.metric_ends import MetricEnd
 from telemetry.viewer.summaries.summary import Summary
@@ -73,11 +73,11 @@ def _facts(run: Summary) -> Iterator[tuple[str, str, str]]:
     named = [("run", printable(run.run), ""), ("files", printable(", ".join(run.files)), "")]
     named.append(("status", words.status(run.course), _COLOURS[run.course.status]))
     named.append(("time", words.span(run.course), ""))
-    epoch = f", epoch {place_text(run.pace.epoch)}" if run.pace.epoch is not None else ""
-    named.append(("steps", words.steps(run.pace) + epoch, ""))
+    named.append(("steps", words.way(run.pace), ""))
     named.append(("speed", words.speed(run.pace), ""))
     if run.clipping is not None:
-        named.append(("clipped", words.clipping(run.clipping), ""))
+        name = "would clip" if run.clipping.dry_run else "clipped"
+        named.append((name, words.clipping(run.clipping), ""))
     for name, lines, colour in (
         ("alerts", words.alerts(run), "yellow"),
         ("failures", words.failures(run), "red"),
@@ -136,7 +136,7 @@ def _values(runs: Sequence[Summary], labels: Sequence[str], names: Sequence[str]
     table = _table("run", *(["clipped"] if clips else []), *map(printable, names))
     for run, label in zip(runs, labels, strict=True):
         ends = {end.name: end for end in run.metrics}
-        clip = "" if run.clipping is None else words.percent(run.clipping.rate)
+        clip = "" if run.clipping is None else words.clip_rate(run.clipping)
         cells = [_cell(ends[name]) if name in ends else "" for name in names]
         table.add_row(Text(label), *([clip] if clips else []), *cells)
     return table

@@ -9,7 +9,7 @@ from datetime import datetime
 from telemetry.cli.printable import place_text, printable
 from telemetry.viewer.summaries.courses import Course
 from telemetry.viewer.summaries.metric_ends import MetricEnd
-from telemetry.viewer.summaries.paces import Clipping, Pace
+from telemetry.viewer.summaries.paces import ClipTotals, Pace
 from telemetry.viewer.summaries.summary import Summary
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -79,11 +79,22 @@ def span(course: Course) -> str:
 
 
 def steps(pace: Pace) -> str:
-    """How far a run came."""
+    """How many steps a run came."""
     if pace.step is None:
         return ""
     of = f" of {place_text(pace.total_steps)}" if pace.total_steps is not None else ""
     return place_text(pace.step) + of
+
+
+def way(pace: Pace) -> str:
+    """How far a run came, in steps and epochs.
+
+    Example:
+        >>> way(Pace(step=460, total_steps=500, epoch=20)), way(Pace(epoch=3))
+        ('460 of 500, epoch 20', 'epoch 3')
+    """
+    epoch = "" if pace.epoch is None else f"epoch {place_text(pace.epoch)}"
+    return ", ".join(filter(None, (steps(pace), epoch)))
 
 
 def speed(pace: Pace) -> str:
@@ -99,12 +110,18 @@ def speed(pace: Pace) -> str:
     return ", ".join(parts)
 
 
-def clipping(clip: Clipping) -> str:
+def clipping(clip: ClipTotals) -> str:
     """What the clipper did."""
     parts = [f"{percent(clip.rate)} of {clip.clips:,} times"]
+    parts += ["in a dry run"] if clip.dry_run else []
     parts += [] if clip.scale_mean is None else [f"mean scale {clip.scale_mean:.3g}"]
     parts += [f"{clip.skipped:,} skipped"] if clip.skipped else []
     return ", ".join(parts)
+
+
+def clip_rate(clip: ClipTotals) -> str:
+    """How often it clipped, or would have."""
+    return percent(clip.rate) + " (dry run)" * clip.dry_run
 
 
 def percent(share: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from telemetry.viewer.frames.shapes import Numbers
 from telemetry.viewer.logs.columns import Column
 from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.runs import TURN
@@ -51,14 +52,14 @@ def metric_ends(records: Records, columns: Sequence[Column]) -> Iterator[tuple[i
 
 def _ends_of(records: Records, columns: Sequence[Column]) -> Iterator[tuple[int, MetricEnd]]:
     """The ends of metrics, whose values are worked out once for all that is asked of them."""
-    values = ", ".join(
-        f"CASE WHEN {column.condition} THEN {column.value} END AS v{number}"
-        for number, column in enumerate(columns)
-    )
+    numbers = Numbers(columns)
+    values = ", ".join(f"{numbers.value(column)} AS v{n}" for n, column in enumerate(columns))
+    parsed = ", ".join(["*", *numbers.parsed()])
     goals = [goal_of(column.name) for column in columns]
     asked = ", ".join(_asked(f"v{number}", goal) for number, goal in enumerate(goals))
     rows = records.rows(f"""
-        WITH points AS MATERIALIZED (SELECT place, {TURN} AS turn, step, {values} FROM current)
+        WITH points AS MATERIALIZED (
+            SELECT place, {TURN} AS turn, step, {values} FROM (SELECT {parsed} FROM current))
         SELECT place, {asked} FROM points GROUP BY place ORDER BY place""")
     for place, *cells in rows:
         for number, (column, goal) in enumerate(zip(columns, goals, strict=True)):

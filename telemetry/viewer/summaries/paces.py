@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from telemetry.viewer.frames.origins import find_origins
+from telemetry.viewer.logs.clipped import IS_CLIPPED, IS_DRY_RUN, IS_FINITE, IS_STOP, SCALE
+from telemetry.viewer.logs.engine import quoted
 from telemetry.viewer.logs.records import OURS, Records
 from telemetry.viewer.logs.runs import TURN
 
@@ -29,15 +32,18 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Clipping:
+class ClipTotals:
     """What a run's gradient clipper did.
 
     Attributes:
         clips: How often it looked at the gradients: once a step, of each optimizer.
-        clipped: How often it clipped anything.
+        clipped: How often it clipped anything; not where a gradient was not finite.
         skipped: How often it skipped the step, because a gradient was not finite.
         rate: The share of those in which it clipped.
-        scale_mean: The mean of the smallest factor of each time, None where none is known.
+        scale_mean: The mean of the smallest factor of each time that the gradients were finite,
+            None where none is known.
+        dry_run: Whether these are dry runs, and it only says what it would have done: so of a run
+            that has no others, which else do not count.
     """
 
     clips: int
@@ -45,18 +51,21 @@ class Clipping:
     skipped: int
     rate: float
     scale_mean: float | None
+    dry_run: bool
 
 
-_ATTEMPTS: Final = """
-SELECT place, attempt, max(step) AS step, max(epoch) AS epoch,
-    count(DISTINCT step) FILTER (timestamp IS NOT NULL) - 1 AS steps,
-    epoch(max(timestamp) FILTER (step IS NOT NULL))
-        - epoch(min(timestamp) FILTER (step IS NOT NULL)) AS seconds
-FROM current GROUP BY place, attempt"""
-_PLACES: Final = f"""
-SELECT place, max(step), max(epoch),
-    sum(steps) FILTER (seconds > 0) / sum(seconds) FILTER (seconds > 0)
-FROM ({_ATTEMPTS}) GROUP BY place"""
+_PLACES: Final = "SELECT place, max(step), max(epoch) FROM current GROUP BY place"
+_SPEEDS: Final = """
+SELECT place, sum(steps) / sum(seconds) FROM (
+    SELECT place, max(counted) - min(counted) AS steps,
+        epoch(max(timestamp) - min(timestamp)) AS seconds
+    FROM ({placed}) WHERE isfinite(counted) AND timestamp IS NOT NULL GROUP BY place, attempt)
+WHERE seconds > 0 GROUP BY place"""
+_PLACED: Final = "SELECT place, attempt, timestamp, step AS counted FROM current"
+_COUNTED_ON: Final = """
+SELECT place, attempt, timestamp, step + before AS counted
+FROM current JOIN (VALUES {offsets}) AS epochs(run, number, before)
+ON current.run = epochs.run AND floor(current.epoch) = epochs.number"""
 _TOTALS: Final = f"""
 SELECT place, arg_max(total, turn) FILTER (isfinite(total))
 FROM (
@@ -72,35 +81,46 @@ FROM (
     FROM current WHERE form = {OURS} AND event = 'training.timing')
 WHERE took > 0 AND isfinite(took) GROUP BY place"""
 _CLIPS: Final = f"""
-SELECT place, count(*), count(*) FILTER (clipped > 0 OR (clipped IS NULL AND scale < 1)),
-    count(*) FILTER (outcome = 'skipped'), avg(scale) FILTER (isfinite(scale))
-FROM (
-    SELECT place, try_cast(measurements->>'groups_clipped' AS DOUBLE) AS clipped,
-        try_cast(measurements->>'scale' AS DOUBLE) AS scale, metadata->>'outcome' AS outcome
-    FROM current WHERE form = {OURS} AND event = 'smartclip.clip.stop')
-GROUP BY place"""
+SELECT place, count(*), count(*) FILTER ({IS_CLIPPED}),
+    count(*) FILTER (metadata->>'outcome' = 'skipped'),
+    avg({SCALE}) FILTER ({IS_FINITE} AND isfinite({SCALE})), {IS_DRY_RUN} AS dry_run
+FROM current WHERE {IS_STOP} GROUP BY place, dry_run ORDER BY dry_run DESC"""
 
 
 def paces(records: Records) -> dict[int, Pace]:
     """The pace of each run, by its number; `find_runs` has told the runs apart."""
     timings = {place: timing for place, *timing in records.rows(_TIMINGS)}
     totals = dict(records.rows(_TOTALS))
+    by_times = _speeds_by_times(records)
     return {
-        place: Pace(step, totals.get(place), epoch, *_speeds(timings.get(place), steps_per_second))
-        for place, step, epoch, steps_per_second in records.rows(_PLACES)
+        place: Pace(
+            step, totals.get(place), epoch, *timings.get(place, (by_times.get(place), None))
+        )
+        for place, step, epoch in records.rows(_PLACES)
     }
 
 
-def clippings(records: Records) -> dict[int, Clipping]:
+def clip_totals(records: Records) -> dict[int, ClipTotals]:
     """What the clipper of each run that has one did."""
-    return {
-        place: Clipping(clips, clipped, skipped, clipped / clips, scale)
-        for place, clips, clipped, skipped, scale in records.rows(_CLIPS)
+    return {  # dry runs come first, so that others replace them
+        place: ClipTotals(clips, clipped, skipped, clipped / clips, scale, dry_run)
+        for place, clips, clipped, skipped, scale, dry_run in records.rows(_CLIPS)
     }
 
 
-def _speeds(
-    timing: list[float | None] | None, by_time: float | None
-) -> tuple[float | None, float | None]:
-    steps, samples = timing or (by_time, None)
-    return steps, samples
+def _speeds_by_times(records: Records) -> dict[int, float]:
+    """Steps a second by the times of the steps' records; attempts count without the time between.
+
+    Where steps begin anew in each epoch, they are counted on.
+    """
+    speeds = dict(records.rows(_SPEEDS.format(placed=_PLACED)))
+    offsets = ", ".join(
+        f"({quoted(run)}, {number!r}, {before!r})"
+        for run, origin in find_origins(records.connection).items()
+        if origin.offsets is not None
+        for number, before in zip(*(each.tolist() for each in origin.offsets), strict=True)
+    )
+    if offsets:
+        placed = _COUNTED_ON.format(offsets=offsets)
+        speeds |= dict(records.rows(_SPEEDS.format(placed=placed)))
+    return speeds

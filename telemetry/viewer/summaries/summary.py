@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from telemetry.viewer.frames.selection import default_metrics, match_metrics
-from telemetry.viewer.logs.columns import Column, find_columns
+from telemetry.viewer.logs.columns import Column, find_columns, with_values
 from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.runs import find_runs
 from telemetry.viewer.logs.sources import Paths, find_logs
 from telemetry.viewer.summaries.courses import Course, courses
 from telemetry.viewer.summaries.metric_ends import MetricEnd, metric_ends
-from telemetry.viewer.summaries.paces import Clipping, Pace, clippings, paces
+from telemetry.viewer.summaries.paces import ClipTotals, Pace, clip_totals, paces
 from telemetry.viewer.summaries.troubles import Alert, Drop, Failure, alerts, drops, failures
 
 _TOLD: Final = ("alert.", "telemetry.", "workflow.")
@@ -45,7 +45,7 @@ class Summary:
     course: Course
     pace: Pace
     metrics: tuple[MetricEnd, ...]
-    clipping: Clipping | None
+    clipping: ClipTotals | None
     alerts: tuple[Alert, ...]
     failures: tuple[Failure, ...]
     drops: tuple[Drop, ...]
@@ -97,7 +97,7 @@ def summaries(records: Records, metrics: str | Iterable[str] | None = None) -> l
     runs = find_runs(records)
     files = _files(records)
     ends = _ends(records, _chosen(records, metrics))
-    course, pace, clips = courses(records), paces(records), clippings(records)
+    course, pace, clips = courses(records), paces(records), clip_totals(records)
     raised, failed, dropped = alerts(records), failures(records), drops(records)
     return [
         Summary(
@@ -118,7 +118,7 @@ def summaries(records: Records, metrics: str | Iterable[str] | None = None) -> l
 
 
 def _chosen(records: Records, metrics: str | Iterable[str] | None) -> list[Column]:
-    columns = find_columns(records)
+    columns = {each.name: each for each in with_values(records, find_columns(records).values())}
     usual = [name for name in columns if not name.startswith(_TOLD)]
     named = default_metrics(usual) if metrics is None else match_metrics(metrics, columns)
     return [columns[name] for name in named]
