@@ -58,7 +58,7 @@ class Replayed(NamedTuple):
         step: The number of the step, if it is known.
         grad_norm: The norm of the whole model's gradient, before clipping.
         threshold: What the norm was held against (AGC's target), infinity before there is one;
-            NaN where the model has several groups.
+            NaN from the step on in which there are several groups, and with scope ``"per_unit"``.
         scale: The smallest factor; 0 where gradients are zeroed for not being finite.
         outcome: ``"applied"``, ``"unclipped"`` or ``"skipped"``, as the stop event has it.
         finite: Whether all norms are finite.
@@ -262,7 +262,7 @@ class Replay:
         return Replayed(
             step=recorded.step,
             grad_norm=recorded.grad_norm,
-            threshold=float(limit[0]) if limit.size == 1 else np.nan,
+            threshold=float(limit[0]) if self._is_single else np.nan,
             scale=float(scales.min()),
             outcome="skipped" if decision.zeroed[index].all() else outcome,
             finite=not hidden and not decision.nonfinite[index].any(),
@@ -272,6 +272,11 @@ class Replay:
             thresholds=thresholds,
             scales=scales,
         )
+
+    @property
+    def _is_single(self) -> bool:
+        """Whether one threshold is the model's, as far as is known by now."""
+        return len(self._rows) == 1 and self._clipper.scope != "per_unit"
 
     def _placed(self, groups: tuple[Key, ...]) -> Placed:
         """The rows of some groups, and which group each is of."""

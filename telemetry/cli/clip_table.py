@@ -8,15 +8,14 @@ from typing import Any, Final
 
 import click
 
-from telemetry.cli.clip_comparing import Comparison, Outcome
-from telemetry.cli.clip_plans import SMARTCLIP
 from telemetry.cli.printable import place_text, printable
-from telemetry.viewer.clips.tally import Summary, Tally
+from telemetry.viewer.clips.clippings import Series
+from telemetry.viewer.clips.comparison import Comparison, Outcome
+from telemetry.viewer.clips.plans import SMARTCLIP
+from telemetry.viewer.clips.tally import Tally, TallySummary
 
 MOST_GROUPS: Final = 10
 """Groups of a clipper that a table shows."""
-NAME: Final = 58
-"""Characters of a clipper's name."""
 HEADS: Final = (
     ("", "clipped"),
     ("", "rate"),
@@ -78,6 +77,8 @@ def as_record(comparison: Comparison) -> dict[str, Any]:
 def notes_of(comparison: Comparison) -> Iterator[str]:
     """What is to be known of the numbers."""
     plan, count = comparison.plan, len(comparison.norms)
+    if plan.others:
+        yield _others_text(plan.others)
     if comparison.left_out:
         why = "their norm or factor is no number"
         yield f"Records left out because {why}: {comparison.left_out:,}."
@@ -104,6 +105,19 @@ def notes_of(comparison: Comparison) -> Iterator[str]:
     yield text.format(who=plan.series.algo or "a clipper")
 
 
+def _others_text(others: Sequence[Series]) -> str:
+    said = []
+    for one in others:
+        which = f"{one.scope}, dry run" if one.dry_run else one.scope
+        norms = "norm" if one.total == 1 else "norms"
+        said.append(f"{one.total:,} {norms} of {one.algo or 'a clipper'} ({which})")
+    are = "is" if [one.total for one in others] == [1] else "are"
+    return (
+        f"The run also has {' and '.join(said)}, which {are} left out. Choose with --where "
+        "KEY=VALUE."
+    )
+
+
 def _extent(comparison: Comparison) -> str:
     plan, count = comparison.plan, len(comparison.norms)
     which = f"{count:,} {'norm' if count == 1 else 'norms'} of {plan.metric}"
@@ -116,17 +130,18 @@ def _extent(comparison: Comparison) -> str:
 
 
 def _rows(outcome: Outcome, comparison: Comparison) -> Iterator[list[str]]:
-    yield [_short(printable(outcome.name)), *_cells(outcome.tally.summary(comparison.steps))]
+    yield [printable(outcome.name), *_cells(outcome.tally.summary(comparison.steps))]
     summaries = {key: tally.summary(comparison.steps) for key, tally in outcome.groups.items()}
     ranked = sorted(summaries.items(), key=lambda item: -(item[1].clip_rate or 0.0))
     for key, summary in ranked[:MOST_GROUPS]:
-        yield [_short(f"  {printable('/'.join(key))}"), *_cells(summary)]
+        yield [f"  {printable('/'.join(key))}", *_cells(summary)]
     if len(ranked) > MOST_GROUPS:
-        more = f"  and {len(ranked) - MOST_GROUPS:,} groups that are clipped less often (--json)"
-        yield [more, *[""] * len(HEADS)]
+        more = len(ranked) - MOST_GROUPS
+        which = f"{more:,} more {'group' if more == 1 else 'groups'}"
+        yield [f"  and {which} (--json)", *[""] * len(HEADS)]
 
 
-def _cells(summary: Summary) -> list[str]:
+def _cells(summary: TallySummary) -> list[str]:
     return [
         f"{summary.clipped:,}",
         "" if summary.clip_rate is None else f"{summary.clip_rate:.1%}",
@@ -154,10 +169,6 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= NAME else f"{text[: NAME - 1]}…"
-
-
 def _outcome_record(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
     def of(tally: Tally) -> dict[str, Any]:
         return _plain(tally.summary(comparison.steps)._asdict())
@@ -170,7 +181,7 @@ def _outcome_record(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
         "scope": outcome.scope,
         **of(outcome.tally),
         "ended": ended,
-        "groups": {"/".join(key): of(tally) for key, tally in outcome.groups.items()},
+        "groups": [{"key": key, **of(tally)} for key, tally in outcome.groups.items()],
     }
 
 

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Final
 
 import click
-import orjson
 
-from telemetry.cli.clip_comparing import Comparison, compare
-from telemetry.cli.clip_plans import Asked, make_plans, read_plan
 from telemetry.cli.clip_table import as_record, as_text
-from telemetry.cli.clipper_specs import Named, read_clippers
-from telemetry.cli.event_choice import parse_condition
+from telemetry.cli.clipper_specs import read_clippers
+from telemetry.cli.event_choice import is_said, parse_condition
 from telemetry.cli.plotting import reading, told
-from telemetry.cli.printable import printable
+from telemetry.cli.printable import print_json, printable
 from telemetry.cli.progress import Progress
 from telemetry.extras import import_extra
 from telemetry.viewer.charts.pictures import check_picture, save_plot
-from telemetry.viewer.clips.comparison import Line, Panel, check_runs, draw_comparison
+from telemetry.viewer.clips.candidates import Candidate
+from telemetry.viewer.clips.clippings import choose_records
+from telemetry.viewer.clips.comparison import Comparison, compare
+from telemetry.viewer.clips.picture import Line, Panel, check_runs, draw_comparison
+from telemetry.viewer.clips.plans import Asked, Plan, make_plans, read_plan
+from telemetry.viewer.logs.records import Records
+from telemetry.viewer.logs.runs import find_runs
 from telemetry.viewer.logs.sources import find_logs
 
 FEATURE: Final = "telemetry replay --clipper"
@@ -55,11 +58,14 @@ def run(
     for one in named:
         for reason in one.idle:
             click.echo(f"{one.name}: {reason}.", err=True)
+    from telemetry.cli.clip_candidates import candidate_of  # noqa: PLC0415 -- of a checked package
+
+    candidates = [candidate_of(one) for one in named]
     with told():
         for module in ("duckdb", *(["matplotlib.figure"] if out else [])):
             import_extra(module, extra="viewer", feature=FEATURE)
         picture = None if out is None else check_picture(out)
-        comparisons = _compared(paths, named, asked, picture)
+        comparisons = _compared(paths, candidates, asked, picture)
         _print(comparisons, as_json=as_json)
         if picture is not None:
             _draw(comparisons, picture)
@@ -68,10 +74,10 @@ def run(
 
 
 def _compared(
-    paths: Sequence[Path], clippers: Sequence[Named], asked: Asked, picture: Path | None
+    paths: Sequence[Path], clippers: Sequence[Candidate], asked: Asked, picture: Path | None
 ) -> list[Comparison]:
     with reading(find_logs(paths), follow=False) as records:
-        plans = make_plans(records, clippers, asked)
+        plans = _plans(records, clippers, asked)
         if picture is not None:
             check_runs(len(plans))
         total, done = sum(plan.total for plan in plans), count(1)
@@ -86,6 +92,16 @@ def _compared(
             progress.end()
 
 
+def _plans(records: Records, clippers: Sequence[Candidate], asked: Asked) -> list[Plan]:
+    runs = find_runs(records)
+    choose_records(records, asked.where, is_said)
+    plans, without = make_plans(records, runs, clippers, asked)
+    for run in without:
+        said = f"{run}: left out, it has no {asked.metric or 'gradient norms'}."
+        click.echo(printable(said), err=True)
+    return plans
+
+
 def _draw(comparisons: Sequence[Comparison], picture: Path) -> None:
     panels = [
         Panel(
@@ -94,7 +110,13 @@ def _draw(comparisons: Sequence[Comparison], picture: Path) -> None:
             one.steps,
             one.norms,
             [
-                Line(printable(made.name), made.tally.thresholds, made.tally.clipped, made.recorded)
+                Line(
+                    printable(made.name),
+                    made.tally.thresholds,
+                    made.tally.clipped,
+                    made.recorded,
+                    made.grouped,
+                )
                 for made in one.outcomes
             ],
         )
@@ -105,7 +127,6 @@ def _draw(comparisons: Sequence[Comparison], picture: Path) -> None:
 
 def _print(comparisons: Sequence[Comparison], *, as_json: bool) -> None:
     if as_json:
-        records = [as_record(comparison) for comparison in comparisons]
-        click.echo(orjson.dumps(records, option=orjson.OPT_INDENT_2).decode())
+        print_json([as_record(comparison) for comparison in comparisons])
     else:
         click.echo("\n\n".join(map(as_text, comparisons)))

@@ -212,6 +212,21 @@ def test_a_group_that_comes_later_begins_its_history_then(clipper):
         np.testing.assert_array_equal(one.scales, [row["scale"] for row in groups.values()])
 
 
+def test_the_threshold_is_the_model_s_as_long_as_there_is_one_group():
+    clipper = clipping.ZScoreClip(scope="per_param")
+    groups = [{("a",): 1.0}, {("a",): 1.0}, {("a",): 1.0, ("b",): 1.0}, {("a",): 1.0}]
+    steps = replay(clipper, [Norms(1.0, groups=each) for each in groups])
+    np.testing.assert_array_equal(
+        [one.threshold for one in steps], [math.inf, 1.0, math.nan, math.nan]
+    )
+
+
+def test_the_threshold_of_a_unit_is_never_the_model_s():
+    clipper = clipping.AGC(scope="per_unit")
+    (one,) = replay(clipper, [Norms(1.0, groups={("a",): [1.0]}, weights={("a",): [5.0]})])
+    assert (math.isnan(one.threshold), one.thresholds.tolist()) == (True, [0.05])
+
+
 def test_steps_without_any_group_count_for_the_warmup():
     """AGC leaves biases out, and some steps may have gradients of biases only."""
     clipper = clipping.AGC(clipping=0.1, scope="per_param", warmup_steps=2)

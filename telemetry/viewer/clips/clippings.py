@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import orjson
-
 from telemetry.values import LARGEST, SMALLEST, restore_number
+from telemetry.viewer.logs.clipped import IS_DRY_RUN, IS_STOP, STOP
 from telemetry.viewer.logs.columns import Column, pointer
 from telemetry.viewer.logs.engine import quoted
+from telemetry.viewer.logs.parsing import parse_json
 from telemetry.viewer.logs.records import OURS, Records
 
 Key: TypeAlias = tuple[str, ...]
 
 BATCH: Final = 10_000
 """Rows that are fetched at once."""
-STOP: Final = "smartclip.clip.stop"
 GROUP: Final = "smartclip.clip.group"
 START: Final = "smartclip.clip.start"
 
 _WHOSE: Final = """
     coalesce(metadata->>'algo', '') AS algo, coalesce(metadata->>'scope', '') AS scope"""
-_WATCHES: Final = "coalesce(metadata->>'dry_run', 'false') = 'true'"
 _SERIES: Final = f"""
-SELECT run, {_WHOSE}, {_WATCHES} AS dry_run, count(*) FROM chosen
-WHERE form = {OURS} AND event = '{STOP}'
+SELECT run, {_WHOSE}, {IS_DRY_RUN} AS dry_run, count(*) FROM chosen
+WHERE {IS_STOP}
 GROUP BY ALL ORDER BY dry_run, count(*) DESC, min(rowid)"""
 _OF_SERIES: Final = f"""
 FROM chosen WHERE form = {OURS} AND run = ? AND list_contains(?, event)
@@ -34,7 +31,7 @@ FROM chosen WHERE form = {OURS} AND run = ? AND list_contains(?, event)
 _WEIGHED: Final = f"""
 SELECT 1 {_OF_SERIES} AND json_type(measurements, '$.weight_norm') IS NOT NULL LIMIT 1"""
 _CLIPPINGS: Final = f"""
-SELECT event, step, {_WATCHES}, metadata->'key', measurements {_OF_SERIES}
+SELECT event, step, {IS_DRY_RUN}, metadata->'key', measurements {_OF_SERIES}
 ORDER BY coalesce(attempt, 0), rowid"""
 
 
@@ -56,7 +53,7 @@ class Series(NamedTuple):
     total: int
 
 
-class Clipping(NamedTuple):
+class RecordedClipping(NamedTuple):
     """One clipping, as it was reported.
 
     Attributes:
@@ -84,7 +81,7 @@ def choose_records(
     for key, wanted in where:
         said = f"(metadata->{quoted(pointer(key))})::VARCHAR"
         known = records.rows(f"SELECT DISTINCT {said} FROM current WHERE {said} IS NOT NULL")
-        meant = [quoted(text) for (text,) in known if is_said(_value(text), wanted)]
+        meant = [quoted(text) for (text,) in known if is_said(parse_json(text.encode()), wanted)]
         conditions.append(f"{said} IN ({', '.join(meant)})" if meant else "false")
     records.connection.execute(
         f"CREATE OR REPLACE VIEW chosen AS SELECT * FROM current WHERE {' AND '.join(conditions)}"
@@ -105,7 +102,7 @@ def has_weights(records: Records, series: Series) -> bool:
     return bool(records.rows(_WEIGHED, [series.run, [GROUP], series.algo, series.scope]))
 
 
-def read_clippings(records: Records, series: Series, *, groups: bool) -> Iterator[Clipping]:
+def read_clippings(records: Records, series: Series, *, groups: bool) -> Iterator[RecordedClipping]:
     """The clippings of a run, in order, without those that a later attempt has made anew.
 
     Args:
@@ -125,11 +122,11 @@ def read_clippings(records: Records, series: Series, *, groups: bool) -> Iterato
                 of_groups[_key(key)] = _numbers(measurements)
             else:
                 if dry_run == series.dry_run:
-                    yield Clipping(step, _numbers(measurements), of_groups)
+                    yield RecordedClipping(step, _numbers(measurements), of_groups)
                 of_groups = {}
 
 
-def read_metric(records: Records, run: str, column: Column) -> Iterator[Clipping]:
+def read_metric(records: Records, run: str, column: Column) -> Iterator[RecordedClipping]:
     """The values of a metric, as if each were the gradient norm of a clipping.
 
     Args:
@@ -146,7 +143,7 @@ def read_metric(records: Records, run: str, column: Column) -> Iterator[Clipping
     )
     while rows := cursor.fetchmany(BATCH):
         for step, value, *_ in rows:
-            yield Clipping(step, {"grad_norm": value}, {})
+            yield RecordedClipping(step, {"grad_norm": value}, {})
 
 
 def count_metric(records: Records, run: str, column: Column) -> int:
@@ -156,12 +153,13 @@ def count_metric(records: Records, run: str, column: Column) -> int:
 
 
 def _key(text: str | None) -> Key:
-    parts = _value(text) if text else []
+    parts = parse_json(text.encode()) if text else []
     return tuple(map(str, parts if isinstance(parts, list) else [parts]))
 
 
 def _numbers(text: str) -> dict[str, Any]:
-    return {key: _number(restore_number(value)) for key, value in _value(text).items()}
+    measured = parse_json(text.encode())
+    return {key: _number(restore_number(value)) for key, value in measured.items()}
 
 
 def _number(value: Any) -> Any:
@@ -171,15 +169,3 @@ def _number(value: Any) -> Any:
     if type(value) is not int or SMALLEST <= value <= LARGEST:
         return value
     return float(str(value))  # of digits: of an integer it could be an error
-
-
-def _integer(digits: str) -> float:
-    return int(digits) if len(digits) < len(str(LARGEST)) else float(digits)
-
-
-def _value(text: str) -> Any:
-    """What some JSON says, also where the engine takes what a parser refuses: a bare NaN."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text, parse_int=_integer)

@@ -1,198 +1,214 @@
-"""A picture of gradient norms with the thresholds of clippers, and of what they clipped."""
+"""Clippers run over the gradient norms of one run, and what the run's own clipper did."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import math
+import operator
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from telemetry.extras import import_extra
-from telemetry.viewer.frames.downsampling import keep
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST_RUNS: Final = 12
-"""Panels that one picture has room for."""
-POINTS: Final = 4000
-"""Of a curve; more cannot be told apart."""
-COLUMNS: Final = 600
-"""Places at which clipped steps can be marked."""
-LEAST: Final = 0.3
-"""The height of the smallest mark, in rows."""
-WIDTH: Final = 9.0
-"""Inches, as are the heights."""
-PANEL: Final = 3.0
-STRIP: Final = 0.2
-
-# Told apart by the colour-blind: Okabe and Ito (2008), https://jfly.uni-koeln.de/color/
-COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-NORM: Final = "#9a9a9a"
-RECORDED: Final = "#222222"
+from telemetry.viewer.clips.candidates import Candidate, Decision, GroupDecision
+from telemetry.viewer.clips.clippings import Key, RecordedClipping, Series
+from telemetry.viewer.clips.plans import Plan
+from telemetry.viewer.clips.tally import Tally
 
 
-class Line(NamedTuple):
-    """A clipper in a picture.
+class Outcome(NamedTuple):
+    """What a clipper did, or would have done.
 
     Attributes:
-        name: For the legend.
-        thresholds: Of each step, NaN where there is none. A clipper that would have ended the
-            training has those up to there.
-        clipped: Of the same steps, whether something was clipped.
-        recorded: Whether this is the clipper that clipped the run.
+        name: What it is called.
+        algo: Its algorithm.
+        scope: What forms a group.
+        recorded: Whether it did so.
+        tally: Step by step.
+        grouped: Whether each of several groups has a threshold of its own, and the model none.
+        groups: Of each group, unless there is one of the whole model.
+        ended: At which of the steps, counted from 0, it would have ended the training.
     """
 
     name: str
-    thresholds: NDArray[np.float64]
-    clipped: NDArray[np.bool_]
+    algo: str
+    scope: str
     recorded: bool
+    tally: Tally
+    grouped: bool
+    groups: dict[Key, Tally]
+    ended: int | None
 
 
-class Panel(NamedTuple):
-    """A run in a picture.
+class Comparison(NamedTuple):
+    """What clippers would have done in a run.
 
     Attributes:
-        title: What it is called.
-        axis: What its steps are.
+        plan: What was run over what.
+        axis: What the steps are: ``"step"``, or ``"clipping"`` where they are merely counted.
         steps: Their numbers.
         norms: The gradient norm of each.
-        lines: The clippers.
+        outcomes: The recorded clipper, if there was one, and the others.
+        repeated: How many have the step of the one before.
+        left_out: How many say no norm.
     """
 
-    title: str
+    plan: Plan
     axis: str
     steps: NDArray[np.float64]
     norms: NDArray[np.float64]
-    lines: Sequence[Line]
+    outcomes: list[Outcome]
+    repeated: int
+    left_out: int
 
 
-def draw_comparison(panels: Sequence[Panel]) -> Figure:
-    """Draw each run by itself: the norm with the thresholds, and below it the clipped steps.
+def compare(
+    plan: Plan, clippings: Iterable[RecordedClipping], progress: Callable[[], object]
+) -> Comparison:
+    """Run clippers over recorded norms, side by side.
 
     Args:
-        panels: The runs.
+        plan: What is run.
+        clippings: The norms, with those of groups if a clipper needs them.
+        progress: Called after each.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
-        ValueError: There are more runs than a picture has room for, or none.
-
-    Example:
-        >>> steps = np.arange(1.0, 5.0)
-        >>> line = Line("zscore", np.array([np.nan, 2, 2, 2]), steps == 3, recorded=False)
-        >>> figure = draw_comparison([Panel("a", "step", steps, np.array([1, 1, 9, 1.0]), [line])])
-        >>> [axes.get_title("left") for axes in figure.axes]
-        ['a', '']
+        ValueError: What was recorded is not what a clipper needs.
     """
-    check_runs(len(panels))
-    matplotlib = import_extra("matplotlib.figure", extra="viewer", feature="A picture of clippers")
-    strips = [STRIP * (len(panel.lines) + 1) for panel in panels]
-    heights = [height for strip in strips for height in (PANEL, strip)]
-    extra = sum(0.45 + 0.2 * (1 + len(panel.lines)) for panel in panels)
-    figure: Figure = matplotlib.Figure((WIDTH, sum(heights) + extra), layout="constrained")
-    axes = figure.subplots(len(heights), 1, gridspec_kw={"height_ratios": heights})
-    for panel, curves, marks in zip(panels, axes[::2], axes[1::2], strict=True):
-        _draw_curves(curves, panel)
-        _draw_marks(marks, panel)
-        marks.sharex(curves)
-        curves.tick_params(labelbottom=False)
-    return figure
+    recorded = None if plan.series is None else _Recorded(plan.series)
+    runs = [_Run(one, plan.run) for one in plan.clippers]
+    sides: list[_Recorded | _Run] = [recorded, *runs] if recorded else [*runs]
+    steps, norms = array("d"), array("d")
+    left_out = 0
+    for clipping in clippings:
+        progress()
+        norm = clipping.measured.get("grad_norm")
+        if not _is_norm(norm) or (recorded and not _is_scale(clipping.measured, norm)):
+            left_out += 1
+            continue
+        if plan.by_group:
+            _check_complete(plan, clipping)
+        for side in sides:
+            side.add(len(norms), clipping)
+        steps.append(math.nan if clipping.step is None else clipping.step)
+        norms.append(norm)
+    axis, numbers = _axis(np.array(steps))
+    repeated = sum(map(operator.eq, steps, steps[1:]))
+    outcomes = [side.finish() for side in sides]
+    return Comparison(plan, axis, numbers, np.array(norms), outcomes, repeated, left_out)
 
 
-def check_runs(count: int) -> None:
-    """Raise ValueError for more runs than a picture has room for, or none."""
-    if not 1 <= count <= MOST_RUNS:
+class _Side:
+    """The decisions of one clipper."""
+
+    def __init__(self, name: str, algo: str, scope: str, *, recorded: bool) -> None:
+        self._who = (name, algo, scope, recorded)
+        self._tally = Tally()
+        self._groups: dict[Key, Tally] = {}
+        self._grouped = False
+        self._ended: int | None = None
+
+    def finish(self) -> Outcome:
+        """All of them. Where there came to be several groups, no threshold was the model's."""
+        if self._grouped:
+            self._tally.forget_thresholds()
+        return Outcome(*self._who, self._tally, self._grouped, self._groups, self._ended)
+
+    def _take(self, place: int, decision: Decision) -> None:
+        self._grouped |= decision.threshold is None
+        limit = math.nan if decision.threshold is None else decision.threshold
+        self._tally.add(place, limit, decision.scale, finite=decision.finite)
+        for key, (threshold, scale) in decision.groups.items():
+            tally = self._groups.setdefault(key, Tally())
+            tally.add(place, threshold, scale, finite=decision.finite)
+
+
+class _Recorded(_Side):
+    """What the run's own clipper reported."""
+
+    def __init__(self, series: Series) -> None:
+        watched = ", dry run" if series.dry_run else ""
+        name = f"recorded: {series.algo}{watched}"
+        super().__init__(name, series.algo, series.scope, recorded=True)
+        self._whole = series.scope == "global"
+
+    def add(self, place: int, clipping: RecordedClipping) -> None:
+        measured = clipping.measured
+        finite = math.isfinite(measured["grad_norm"])
+        groups = {} if self._whole else clipping.groups
+        of_groups = {
+            key: GroupDecision(_limit(row), float(np.min(row["scale"])))
+            for key, row in groups.items()
+        }
+        is_known = self._whole or "threshold" in measured or "target" in measured
+        limit = _limit(measured) if is_known else None
+        self._take(place, Decision(limit, measured["scale"], finite, of_groups))
+
+
+class _Run(_Side):
+    """A clipper that is run again."""
+
+    def __init__(self, candidate: Candidate, run: str) -> None:
+        super().__init__(candidate.name, candidate.algo, candidate.scope, recorded=False)
+        self._whose = f"{run}: {candidate.name}"
+        self._decide = candidate.begin()
+
+    def add(self, place: int, clipping: RecordedClipping) -> None:
+        if self._ended is not None:
+            return
+        try:
+            self._take(place, self._decide(clipping))
+        except FloatingPointError:  # of on_nonfinite=raise
+            self._ended = place
+        except ValueError as error:
+            raise ValueError(f"{self._whose}: {error}") from error
+        except MemoryError as error:
+            raise ValueError(
+                f"{self._whose}: its history does not fit into memory ({error}). Make window_size "
+                "smaller."
+            ) from error
+
+
+def _check_complete(plan: Plan, clipping: RecordedClipping) -> None:
+    there, told = len(clipping.groups), clipping.measured.get("groups")
+    if told != there or not all(map(_is_whole, clipping.groups.values())):
+        step = "?" if clipping.step is None else f"{clipping.step:,.16g}"
         raise ValueError(
-            f"A picture has room for 1 to {MOST_RUNS} runs, and there are {count}. Name fewer "
-            "files, or leave the picture out."
+            f"{plan.run}: step {step} has the norms of {there} of {told} groups. A clipper of "
+            "groups needs all of them: record smartclip.clip.** without every=, sample= or where=."
         )
 
 
-def _draw_curves(axes: Any, panel: Panel) -> None:
-    finite = np.isfinite(panel.norms)
-    shown = keep(panel.steps, panel.norms, POINTS)
-    axes.plot(
-        panel.steps[shown],
-        np.where(finite, panel.norms, np.nan)[shown],
-        color=NORM,
-        linewidth=0.8,
-        label="gradient norm",
+def _limit(row: Mapping[str, Any]) -> float:
+    limit = row.get("threshold", row.get("target", math.nan))
+    return float(limit) if _is_number(limit) else math.nan
+
+
+def _axis(steps: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]]:
+    if len(steps) and not np.isnan(steps).any() and (steps[1:] > steps[:-1]).all():
+        return "step", steps
+    return "clipping", np.arange(1.0, len(steps) + 1)
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether an event of a group says what it should: numbers, or one for each unit."""
+    values = [row.get("grad_norm"), row.get("scale"), row.get("weight_norm", 0.0)]
+    return all(
+        all(map(_is_number, value)) and value if isinstance(value, list) else _is_number(value)
+        for value in values
     )
-    for line, colour in zip(panel.lines, _colours(panel.lines), strict=True):
-        steps = panel.steps[: len(line.thresholds)]
-        some = keep(steps, line.thresholds, POINTS)
-        has_any = bool(np.isfinite(line.thresholds).any())
-        axes.plot(
-            steps[some],
-            line.thresholds[some],
-            color=colour,
-            linewidth=1.4,
-            linestyle=(0, (4, 2)) if line.recorded else "solid",
-            zorder=3 if line.recorded else 2,  # one that does the same would hide it
-            label=line.name if has_any else f"{line.name} (a threshold per group)",
-        )
-    if (~finite).any():
-        top = axes.get_xaxis_transform()
-        lost = _places(panel.steps[~finite])[0]
-        axes.plot(
-            lost,
-            np.full(len(lost), 0.97),
-            "x",
-            color="#c00000",
-            transform=top,
-            markersize=5,
-            label="norm not finite",
-        )
-    if (panel.norms[finite] > 0).any():
-        axes.set_yscale("log", nonpositive="mask")
-    axes.set_ylabel("gradient norm")
-    axes.set_title(panel.title, loc="left", fontsize="medium", parse_math=False)
-    axes.grid(visible=True, which="major", color="#e6e6e6", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    _put_legend(axes)
 
 
-def _put_legend(axes: Any) -> None:
-    legend = axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.08), frameon=False, fontsize="small", ncols=1
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def _is_norm(value: object) -> TypeGuard[float]:
+    return _is_number(value) and not value < 0
 
 
-def _draw_marks(axes: Any, panel: Panel) -> None:
-    """A row for each clipper, with a mark where it clipped, taller the more it did so there."""
-    places, of_step = _places(panel.steps)
-    total = np.bincount(of_step, minlength=len(places))
-    shares = [
-        np.bincount(of_step[: len(line.clipped)][line.clipped], minlength=len(places)) / total
-        for line in panel.lines
-    ]
-    peak = max((share.max(initial=0.0) for share in shares), default=0.0)
-    for row, (share, colour) in enumerate(zip(shares, _colours(panel.lines), strict=True)):
-        at = share > 0
-        base = np.full(at.sum(), row + 0.4)
-        axes.vlines(
-            places[at], base, base - LEAST - (0.8 - LEAST) * share[at] / peak, colour, linewidth=0.9
-        )
-    rates = [f"{line.clipped.mean():.1%}" if len(line.clipped) else "" for line in panel.lines]
-    axes.set_yticks(range(len(rates)), rates, fontsize="small")
-    axes.set_ylim(len(rates) - 0.5, -0.5)
-    axes.set_ylabel("clipped", rotation=0, ha="right", va="center")
-    axes.set_xlabel(panel.axis)
-    axes.tick_params(left=False)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+def _is_scale(measured: Mapping[str, Any], norm: float) -> bool:
+    """Whether a clipping says by which factor, which is unknown of a norm that is not finite."""
+    scale = measured.get("scale")
+    return _is_number(scale) and (math.isfinite(scale) or not math.isfinite(norm))
 
 
-def _places(steps: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """So few places that each can be seen, and at which of them a step is."""
-    width = (steps.max() - steps.min()) / COLUMNS if len(steps) else 0.0
-    columns = np.floor((steps - steps.min()) / width) if width else steps
-    _, first, of_step = np.unique(columns, return_index=True, return_inverse=True)
-    return steps[first], of_step
-
-
-def _colours(lines: Sequence[Line]) -> list[str]:
-    others = iter(range(len(lines)))
-    return [RECORDED if line.recorded else COLOURS[next(others) % len(COLOURS)] for line in lines]
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

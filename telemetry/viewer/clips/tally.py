@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Summary(NamedTuple):
+class TallySummary(NamedTuple):
     """What is said of a clipper; None where there is nothing to say.
 
     Attributes:
@@ -70,6 +70,10 @@ class Tally:
         if finite and scale < 1 and self._first is None:
             self._first = place
 
+    def forget_thresholds(self) -> None:
+        """Go on as if there had been none."""
+        self._thresholds = array("d", [math.nan]) * len(self._thresholds)
+
     @property
     def thresholds(self) -> NDArray[np.float64]:
         """Of each step, NaN where there was none."""
@@ -86,7 +90,7 @@ class Tally:
         """Of each step, whether something was clipped; not where a norm was not finite."""
         return self.scales < 1
 
-    def summary(self, steps_of_run: NDArray[np.float64]) -> Summary:
+    def summary(self, steps_of_run: NDArray[np.float64]) -> TallySummary:
         """What is to be said of them all.
 
         Args:
@@ -95,7 +99,7 @@ class Tally:
         thresholds, scales = self.thresholds, self.scales
         known, factors = thresholds[~np.isnan(thresholds)], scales[~np.isnan(scales)]
         steps, clipped = len(scales), int((factors < 1).sum())
-        return Summary(
+        return TallySummary(
             steps=steps,
             nonfinite=steps - len(factors),
             clipped=clipped,

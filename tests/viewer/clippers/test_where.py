@@ -9,7 +9,7 @@ from telemetry.cli.event_choice import Chosen
 CASES = [
     (7, "7", True),
     (7, "7.0", True),
-    (7, "07", False),
+    (7, "07", True),
     (7, "8", False),
     (7.5, "75e-1", True),
     (2**53 + 1, str(2**53), False),
@@ -19,7 +19,7 @@ CASES = [
     (True, "true", True),
     (True, "True", True),
     (True, "1", False),
-    (None, "null", False),
+    (None, "null", True),
     (None, "none", True),
     (["param", 0], "param.0", True),
     (["param", 0], '["param",0]', False),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from telemetry.viewer.clips.comparison import Line, Panel, draw_comparison
+from telemetry.viewer.clips.picture import Line, Panel, draw_comparison
 from telemetry.viewer.clips.tally import Tally
 
 STEPS = np.arange(1.0, 7.0)
@@ -88,9 +88,16 @@ def test_a_spike_among_many_norms_stays_in_the_picture():
 
 
 def test_thresholds_of_groups_are_not_one_curve_and_the_legend_says_so():
-    line = Line("agc", np.full(6, math.nan), AT_2, recorded=False)
+    line = Line("agc", np.full(6, math.nan), AT_2, recorded=False, grouped=True)
     axes, _ = draw_comparison([panel(line)]).axes
     assert "agc (a threshold per group)" in curves(axes)
+
+
+@pytest.mark.parametrize("steps", [0, 6])
+def test_the_legend_says_where_there_never_was_a_threshold(steps):
+    line = Line("zscore", np.full(steps, math.nan), np.zeros(steps, bool), recorded=False)
+    axes, _ = draw_comparison([panel(line)]).axes
+    assert "zscore (no threshold)" in curves(axes)
 
 
 def test_a_clipper_that_ended_the_training_is_drawn_up_to_there():
