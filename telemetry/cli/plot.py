@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from telemetry.cli.many_values import ManyValues, ManyValuesCommand
+from telemetry.cli.named_path import NamedPath
 
 MODES: Final = ("mean", "centered", "ema", "median")
 BANDS: Final = ("minmax", "std")
 QUICK: Final = 20_000_000
 """Bytes of a log that is read to complete the name of a metric."""
+
+
+LISTING: Final = frozenset({"paths", "inputs", "metrics", "listed", "as_json"})
+"""The options that go with --list."""
+
+
+def _is_seen(asked: Mapping[str, Any]) -> bool:
+    return bool(asked["out"] or asked["show"] or not asked["terminal"])
+
+
+def _has_pixels(asked: Mapping[str, Any]) -> bool:
+    if asked["out"] is None:
+        return not (asked["show"] or asked["terminal"])
+    return asked["out"].suffix.lower() not in (".svg", ".pdf")
+
+
+class Company(NamedTuple):
+    """What an option is for, and whether the options beside it ask for that."""
+
+    purpose: str
+    serves: Callable[[Mapping[str, Any]], object]
+
+
+COMPANY: Final = {
+    "as_json": Company("--list", itemgetter("listed")),
+    "smooth_mode": Company("--smooth POINTS, such as --smooth 20", itemgetter("smooth")),
+    "size": Company("a picture or a window: --out or --show", _is_seen),
+    "dpi": Company("a .png, such as --out metrics.png", _has_pixels),
+}
 
 
 class Size(click.ParamType[tuple[float, float]]):
@@ -64,13 +96,13 @@ def complete_metric(
     cls=ManyValuesCommand,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.argument("paths", nargs=-1, metavar="[LOG]...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[LOG]...", type=NamedPath())
 @click.option(
     "--input",
     "inputs",
     cls=ManyValues,
     metavar="LOG...",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Logs, as the arguments are.",
 )
 @click.option(
@@ -85,7 +117,8 @@ def complete_metric(
     "--x-key",
     metavar="COLUMN",
     help="The horizontal axis: step, epoch, time (since each run's first record), or any number of "
-    "the records.  [default: the first of these that there is]",
+    "the records; record, its number in its run, in a log without step, epoch and time.  [default: "
+    "the first of these that there is]",
 )
 @click.option(
     "--smooth",
@@ -132,7 +165,7 @@ def complete_metric(
 @click.option("--dpi", type=click.IntRange(20, 1200), default=120, show_default=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="A .png, .svg or .pdf file. Its folders are made.  [default: metrics.png here, unless "
     "--show, --terminal or --list is given]",
 )
@@ -169,8 +202,8 @@ def plot(paths: tuple[Path, ...], inputs: tuple[Path, ...], **asked: Any) -> Non
     from telemetry.cli.plot_list import list_metrics  # noqa: PLC0415 -- it needs NumPy
     from telemetry.cli.plotting import Request, run, sources_of  # noqa: PLC0415 -- as above
 
+    _check_company(click.get_current_context())
     as_json, listed = asked.pop("as_json"), asked.pop("listed")
-    _check_company(asked, listed=listed, as_json=as_json)
     sources = sources_of([*paths, *inputs])
     if listed:
         list_metrics(sources, asked["metrics"], as_json=as_json)
@@ -178,13 +211,13 @@ def plot(paths: tuple[Path, ...], inputs: tuple[Path, ...], **asked: Any) -> Non
     run(sources, Request(**asked))
 
 
-def _check_company(asked: dict[str, Any], *, listed: bool, as_json: bool) -> None:
-    """Raise for options that do nothing beside the others."""
-    if as_json and not listed:
-        raise click.UsageError("--json is for --list.")
-    drawing = [name for name in ("out", "show", "terminal", "follow") if asked[name]]
-    if listed and drawing:
-        raise click.UsageError(f"--list draws nothing, and takes no --{drawing[0]}.")
-    source = click.get_current_context().get_parameter_source("smooth_mode")
-    if source is ParameterSource.COMMANDLINE and not asked["smooth"]:
-        raise click.UsageError("--smooth-mode is for --smooth POINTS, such as --smooth 20.")
+def _check_company(context: click.Context) -> None:
+    """Raise for options that would do nothing beside the others."""
+    for option in context.command.params:
+        name, flag = option.name or "", option.opts[0]
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if context.params["listed"] and name not in LISTING:
+            raise click.UsageError(f"--list draws nothing, and takes no {flag}.")
+        if name in COMPANY and not COMPANY[name].serves(context.params):
+            raise click.UsageError(f"{flag} is for {COMPANY[name].purpose}.")

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 
+from telemetry.cli.plot_terminal import Screen, Terminal
 from telemetry.cli.plotting import Request
 from telemetry.cli.printable import printable
 from telemetry.extras import import_extra
-from telemetry.viewer.charts.chart import Chart, Panel
-from telemetry.viewer.charts.labels import shorten_labels
+from telemetry.viewer.charts.chart import Chart
 from telemetry.viewer.charts.pictures import check_picture, check_pixels, save_plot
 from telemetry.viewer.charts.plot import draw_chart
-from telemetry.viewer.charts.terminal import LEAST_HEIGHT, draw_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +38,8 @@ def outputs_of(asked: Request) -> list[Output]:
     """
     outputs: list[Output] = []
     if asked.terminal or not (asked.out or asked.show or _has_display()):
-        outputs.append(Terminal(asked))
+        is_screen = asked.follow and sys.stdout.isatty()
+        outputs.append(Screen(asked) if is_screen else Terminal(asked))
     if asked.out or not (outputs or asked.show):
         picture = asked.out or PICTURE
         if asked.size:
@@ -49,7 +47,8 @@ def outputs_of(asked: Request) -> list[Output]:
         outputs.append(Picture(asked, check_picture(picture)))
     if asked.show:
         outputs.append(Window(asked))
-    return outputs
+    # A screen is last: it has what was remarked on the others.
+    return sorted(outputs, key=lambda output: isinstance(output, Screen))
 
 
 def _has_display() -> bool:
@@ -75,55 +74,8 @@ class Picture:
         figure = draw_chart(chart, log=asked.log, title=asked.title, size=asked.size)
         save_plot(figure, self._path, dpi=asked.dpi)
         if not self._is_said:
-            click.echo(f"Wrote {self._path}", err=asked.terminal)
+            click.echo(f"Wrote {printable(str(self._path))}", err=asked.terminal)
             self._is_said = True
-
-
-class Terminal:
-    """Standard output; a terminal that shows what is followed is cleared before each drawing."""
-
-    def __init__(self, asked: Request) -> None:
-        self._asked = asked
-        self._is_terminal = sys.stdout.isatty()
-        self._has_color = self._is_terminal and not os.environ.get("NO_COLOR")
-
-    def __call__(self, chart: Chart) -> None:
-        """Print the chart."""
-        asked = self._asked
-        if asked.band:
-            warnings.warn("Characters show the mean without its band.", stacklevel=2)
-        columns, lines = shutil.get_terminal_size((100, 40))
-        title = f"{shorten_labels([asked.title], columns)[0]}\n" if asked.title else ""
-        text = title + self._drawn(chart, columns, lines)
-        if asked.follow and self._is_terminal:
-            shown = len(chart.panels)
-            while text.count("\n") + 1 >= lines and shown > 1:  # above the cursor's own line
-                shown = min(shown - 1, max(1, (lines - 4) // (LEAST_HEIGHT + 1)))
-                kept = chart._replace(panels=chart.panels[:shown])
-                text = title + self._drawn(kept, columns, lines - 1)
-                text += f"\n{_left_out(chart.panels[shown:], columns)}"
-        if asked.follow and self._is_terminal:
-            text = f"\x1b[H\x1b[2J{text}"
-        encoding = sys.stdout.encoding
-        click.echo(text.encode(encoding, "replace").decode(encoding), color=self._has_color)
-
-    def _drawn(self, chart: Chart, columns: int, lines: int) -> str:
-        height = (lines - 3) // len(chart.panels) - 1 if self._is_terminal else 15
-        return draw_text(
-            chart,
-            width=columns,
-            height=min(height, 20),
-            color=self._has_color,
-            log=self._asked.log,
-        )
-
-
-def _left_out(panels: Sequence[Panel], width: int) -> str:
-    """That there are more panels than the screen has room for."""
-    begin, end = f"and {len(panels)} more panel{'s' * (len(panels) > 1)}: ", "; name --metrics"
-    names = printable(", ".join(panel.title for panel in panels))
-    room = width - len(begin) - len(end)
-    return begin + (names if len(names) <= room else f"{names[: max(room - 1, 0)]}…") + end
 
 
 class Window:

@@ -1,20 +1,18 @@
-"""What ``telemetry plot`` does: read, work out the chart, and draw it once or again and again."""
+"""What ``telemetry plot`` does: read, work out the chart, and draw it."""
 
 from __future__ import annotations
 
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from telemetry.cli.endings import reader_is_gone
 from telemetry.cli.file_errors import file_errors
-from telemetry.cli.plot_pace import pause_after
+from telemetry.cli.picture_warnings import in_sentences
 from telemetry.cli.printable import printable
 from telemetry.errors import MissingExtraError
 from telemetry.viewer.charts.bands import Band
@@ -27,16 +25,13 @@ from telemetry.viewer.frames.limits import Percentiles
 from telemetry.viewer.frames.points import runs_of
 from telemetry.viewer.frames.selection import default_metrics, match_metrics, prefer_averages
 from telemetry.viewer.frames.smoothing import SmoothMode
-from telemetry.viewer.frames.views import with_values
-from telemetry.viewer.logs.columns import Column, find_columns
+from telemetry.viewer.logs.columns import Column, find_columns, with_values
 from telemetry.viewer.logs.records import Records
 from telemetry.viewer.logs.runs import find_runs
 from telemetry.viewer.logs.sources import Source, find_logs, newest_log
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from telemetry.cli.plot_outputs import Output
 
 HOME: Final = Path("runs")
 LARGE: Final = 100_000_000
@@ -100,6 +95,7 @@ def run(sources: Sequence[Source], asked: Request) -> None:
     Raises:
         click.ClickException: There is nothing to draw, or it cannot be drawn or written.
     """
+    from telemetry.cli.plot_following import follow  # noqa: PLC0415 -- it needs a Request
     from telemetry.cli.plot_outputs import outputs_of  # noqa: PLC0415 -- it needs a Request
 
     if asked.title is None and len(sources) == 1:
@@ -112,45 +108,13 @@ def run(sources: Sequence[Source], asked: Request) -> None:
     except (MissingExtraError, OSError) as error:
         raise click.ClickException(_words(error)) from error
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    with reading(sources, follow=asked.follow) as records:
-        if asked.follow:
-            _follow(records, asked, treatment, outputs)
-        with told():
-            _draw(records, asked, treatment, outputs)
-
-
-def _draw(
-    records: Records, asked: Request, treatment: Treatment, outputs: Sequence[Output]
-) -> None:
-    chart = read_chart(records, asked, treatment)
-    for output in outputs:
-        output(chart)
-
-
-def _follow(
-    records: Records, asked: Request, treatment: Treatment, outputs: Sequence[Output]
-) -> NoReturn:
-    """Draw whenever there are other records than before; what is missing may still come."""
-    said: set[str] = set()
-    from telemetry.cli.plot_outputs import Window  # noqa: PLC0415 -- it needs a Request
-
-    window = next((each for each in outputs if isinstance(each, Window)), None)
-    wait = time.sleep if window is None else window.wait
-    look = 0
-    while True:
-        began, restarts = time.process_time(), records.restarts
-        with told(said):
-            more = records.refresh() if look else 0
-            if not look or more or records.restarts != restarts:
-                try:
-                    _draw(records, asked, treatment, outputs)
-                except ValueError as missing:
-                    _say(f"{missing} Waiting for more.", said)
-        wait(pause_after(time.process_time() - began, first=not look))
-        look += 1
-        if reader_is_gone() or (window is not None and not window.is_open()):
-            sys.exit(0)
+        raise click.UsageError(printable(str(error))) from error
+    if asked.follow:
+        follow(sources, asked, treatment, outputs)
+    with reading(sources, follow=False) as records, told():
+        chart = read_chart(records, asked, treatment)
+        for output in outputs:
+            output(chart)
 
 
 def read_chart(records: Records, asked: Request, treatment: Treatment) -> Chart:
@@ -178,12 +142,24 @@ def read_chart(records: Records, asked: Request, treatment: Treatment) -> Chart:
         axis = first[0]
     else:
         axis = check_axis(frames, asked.x_key, list(columns))
-    runs = list(frame.attrs["origins"])
+    runs = _runs_of(records, list(frame.attrs["origins"]))
     by_run = dict(zip(runs, check_labels(asked.labels or runs, runs), strict=True))
-    if asked.metrics:
-        _warn_of_missing(frame, _meant(asked, columns), by_run)
     labels = [by_run[run] for run, _ in runs_of(frame)] if asked.labels else None
-    return chart_of(frames, names if asked.metrics else None, axis, labels, treatment)
+    chart = chart_of(frames, names if asked.metrics else None, axis, labels, treatment)
+    _warn_of_missing(frame, _meant(asked, columns) or {"": list(chart.metrics)}, by_run)
+    return chart
+
+
+def _runs_of(records: Records, runs: Sequence[str]) -> list[str]:
+    """The labels of all runs in the order of their logs, also of logs that have no record."""
+    firsts: dict[str, int] = dict(records.rows("SELECT run, min(source) FROM current GROUP BY run"))
+    filled = {source for (source,) in records.rows("SELECT DISTINCT source FROM records")}
+    empty = {
+        source.label: number
+        for number, source in enumerate(records.sources)
+        if number not in filled
+    }
+    return sorted([*runs, *empty], key={**empty, **firsts}.__getitem__)
 
 
 def _meant(asked: Request, columns: dict[str, Column]) -> dict[str, list[str]]:
@@ -195,7 +171,7 @@ def _meant(asked: Request, columns: dict[str, Column]) -> dict[str, list[str]]:
 
 
 def _warn_of_missing(frame: DataFrame, meant: dict[str, list[str]], labels: dict[str, str]) -> None:
-    """Say which runs have nothing of what was named."""
+    """Say which runs have nothing of what was named, or of what is drawn where nothing was."""
     found = {run: frame.iloc[rows] for run, rows in runs_of(frame)}
     for run, label in labels.items():
         missing = [
@@ -205,7 +181,8 @@ def _warn_of_missing(frame: DataFrame, meant: dict[str, list[str]], labels: dict
             or not any(found[run][each].notna().any() for each in metrics if each in frame.columns)
         ]
         if missing:
-            warnings.warn(f"{label} has no {', '.join(missing)}.", stacklevel=2)
+            what = f"no {', '.join(missing)}" if any(missing) else "nothing of what is drawn"
+            warnings.warn(f"{label} has {what}.", stacklevel=2)
 
 
 def _matched(wanted: Sequence[str], columns: dict[str, Column], records: Records) -> list[str]:
@@ -232,7 +209,7 @@ def names_with_values(records: Records, columns: dict[str, Column]) -> list[str]
         ValueError: There are none.
     """
     find_runs(records)
-    names = [column.name for column in with_values(records, list(columns.values()))]
+    names = [column.name for column in with_values(records, columns.values())]
     if not names:
         raise without_metrics("plot_metrics", _files_of(records))
     return names
@@ -240,7 +217,7 @@ def names_with_values(records: Records, columns: dict[str, Column]) -> list[str]
 
 def _is_path(name: str) -> bool:
     try:
-        return Path(name).exists()
+        return name != "" and Path(name).exists()
     except OSError:  # too long for one
         return False
 
@@ -249,12 +226,16 @@ def _files_of(records: Records) -> list[str]:
     return [str(source.path) for source in records.sources]
 
 
+def _tell(text: str) -> None:
+    click.echo(printable(text), err=True)
+
+
 @contextmanager
-def told(said: set[str] | None = None) -> Iterator[None]:
+def told(tell: Callable[[str], None] = _tell) -> Iterator[None]:
     """Tell warnings and errors of reading and drawing as a command does.
 
     Args:
-        said: What was told already, and is not again.
+        tell: What has each warning; by default it is printed.
     """
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", UserWarning)
@@ -265,31 +246,32 @@ def told(said: set[str] | None = None) -> Iterator[None]:
         except (OSError, TypeError, ValueError, MissingExtraError) as error:
             raise click.ClickException(_words(error)) from error
         finally:
-            for doubt in doubts:
-                _say(f"Warning: {doubt.message}", said)
+            for text in in_sentences(str(doubt.message) for doubt in doubts):
+                tell(f"Warning: {text}")
 
 
 @contextmanager
-def reading(sources: Sequence[Source], *, follow: bool) -> Iterator[Records]:
-    """The records of some logs; says on a terminal that it reads them if that takes a while."""
+def reading(
+    sources: Sequence[Source], *, follow: bool, tell: Callable[[str], None] = _tell
+) -> Iterator[Records]:
+    """The records of some logs; says on a terminal that it reads them if that takes a while.
+
+    Args:
+        sources: The logs.
+        follow: Whether they may grow.
+        tell: What has each warning, as `told` has it.
+    """
     with file_errors():
         size = sum(source.path.stat().st_size for source in sources)
     shown = size > LARGE and sys.stderr.isatty()
     if shown:
         click.echo(f"Reading {size / 1e6:,.0f} MB ...", err=True, nl=False)
-    with told():
+    with told(tell):
         records = Records(sources, follow=follow)
     with records:
         if shown:
             click.echo("\r\x1b[K", err=True, nl=False)
         yield records
-
-
-def _say(text: str, said: set[str] | None) -> None:
-    if said is None or text not in said:
-        click.echo(printable(text), err=True)
-    if said is not None:
-        said.add(text)
 
 
 def _percentiles(asked: Request) -> Percentiles | None:

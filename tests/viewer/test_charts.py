@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from telemetry.viewer.charts.chart import chart_of, check_frames
-from telemetry.viewer.charts.strokes import legend_of, palette, strokes_of
+from telemetry.viewer.charts.strokes import (
+    Entry,
+    Legend,
+    legend_of,
+    palette,
+    strokes_of,
+    warn_of_alike,
+)
 from telemetry.viewer.charts.treatment import check_treatment
 
 
@@ -49,9 +56,13 @@ def test_metrics_that_end_alike_share_a_panel_and_others_have_their_own():
     ]
 
 
-def test_rows_without_a_value_or_a_place_are_no_points():
+def test_rows_without_a_value_are_no_points_and_those_without_a_place_are_told():
     frame = run_of("a", [1, np.nan, 3, 4], loss=[1.0, 2.0, np.nan, 4.0])
-    assert points(chart([frame]).panels[0].lines[0]) == {1.0: 1.0, 4.0: 4.0}
+    with pytest.warns(
+        UserWarning, match=r"^Some values of loss of a are not drawn: they have no 's"
+    ):
+        drawn = chart([frame])
+    assert points(drawn.panels[0].lines[0]) == {1.0: 1.0, 4.0: 4.0}
 
 
 def test_lines_are_clipped_before_they_are_smoothed():
@@ -112,61 +123,6 @@ def test_too_many_panels_are_refused():
         chart([frame], ["*"])
 
 
-SEEDS = [
-    run_of("digits-seed0", loss=[1.0, 2.0, 3.0, 4.0]),
-    run_of("digits-seed1", loss=[3.0, 4.0, 5.0, 12.0]),
-]
-
-
-def test_a_band_reaches_from_the_lowest_seed_to_the_highest():
-    (line,) = chart(SEEDS, band="minmax").panels[0].lines
-    assert line.run == "digits-seed* (2 runs)"
-    assert line.curve.y.tolist() == [2.0, 3.0, 4.0, 8.0]
-    assert line.low.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert line.high.tolist() == [3.0, 4.0, 5.0, 12.0]
-
-
-def test_a_band_of_a_standard_deviation_is_that_of_a_sample():
-    (line,) = chart(SEEDS, band="std").panels[0].lines
-    apart = np.std([[1, 2, 3, 4], [3, 4, 5, 12]], axis=0, ddof=1)
-    assert (line.high - line.curve.y).tolist() == pytest.approx(apart.tolist())
-    assert (line.curve.y - line.low).tolist() == pytest.approx(apart.tolist())
-
-
-def test_seeds_with_other_steps_are_interpolated_and_never_continued():
-    frames = [
-        run_of("s1", [0, 10, 20], loss=[0.0, 10.0, 20.0]),
-        run_of("s2", [0, 5, 10], loss=[2.0, 2.0, 2.0]),
-    ]
-    (line,) = chart(frames, band="minmax").panels[0].lines
-    assert points(line) == {0.0: 1.0, 5.0: 3.5, 10.0: 6.0, 20.0: 20.0}
-
-
-def test_runs_with_one_label_make_a_band_and_others_stay_lines():
-    frames = [*SEEDS, run_of("other", loss=[9.0] * 4)]
-    lines = chart(frames, band="minmax", labels=["a", "a", "b"]).panels[0].lines
-    assert [(line.run, line.low is None) for line in lines] == [("a (2 runs)", False), ("b", True)]
-
-
-def test_a_band_stays_whole_when_points_are_left_out():
-    rng = np.random.default_rng(0)
-    frames = [run_of(f"s{n}", range(500), loss=rng.normal(size=500)) for n in range(3)]
-    every = chart(frames, band="minmax").panels[0].lines[0]
-    few = chart(frames, band="minmax", downsample=20).panels[0].lines[0]
-    assert len(few.curve.x) <= 60
-    assert few.low.min() == every.low.min()
-    assert few.high.max() == every.high.max()
-    assert (few.low <= few.curve.y).all()
-    assert (few.curve.y <= few.high).all()
-
-
-def test_a_band_needs_several_seeds():
-    with pytest.raises(ValueError, match=r"A band needs several runs .* Runs: a, b\."):
-        chart([run_of("a", loss=[1.0] * 4), run_of("b", loss=[1.0] * 4)], band="minmax")
-    with pytest.raises(ValueError, match="band must be one of minmax, std or None, got 'range'"):
-        check_treatment(0, "mean", None, "range", None)
-
-
 @pytest.mark.parametrize("empty", [[], pd.DataFrame(), run_of("a"), run_of("a", loss=[np.nan] * 4)])
 def test_frames_without_metrics_are_refused(empty):
     with pytest.raises(ValueError, match=r"^Empty DataFrame provided to plot_metrics: it has no"):
@@ -206,19 +162,19 @@ def test_a_legend_tells_colours_and_styles_as_the_lines_have_them():
     two = {"train.loss": [1.0] * 4, "val.loss": [2.0] * 4}
     several = chart([run_of("a", **two), run_of("b", **two)])
     strokes = strokes_of(several)[0]
-    entries = {entry.name: entry for entry in legend_of(several, 0)}
+    entries = {entry.name: entry for entry in legend_of(several, 0).entries}
     assert list(entries) == ["train.loss", "val.loss", "a", "b"]
     for line, stroke in zip(several.panels[0].lines, strokes, strict=True):
         assert entries[line.run].color == stroke.color
         assert entries[line.metric].style == stroke.style
-    assert legend_of(chart([run_of("a", loss=[1.0] * 4)]), 0) == []
+    assert legend_of(chart([run_of("a", loss=[1.0] * 4)]), 0).entries == ()
 
 
 def test_a_panel_in_which_a_run_is_missing_has_its_own_legend():
     frames = [run_of("a", loss=[1.0] * 4, lr=[1.0] * 4), run_of("b", loss=[1.0] * 4)]
     both = chart(frames)
-    assert [entry.name for entry in legend_of(both, 1)] == ["a"]
-    assert legend_of(both, 1)[0].color == strokes_of(both)[0][0].color
+    (entry,) = legend_of(both, 1).entries
+    assert (entry.name, entry.color) == ("a", strokes_of(both)[0][0].color)
 
 
 def test_any_number_of_colours_are_different():
@@ -245,27 +201,43 @@ def test_what_is_too_large_to_be_drawn_is_an_infinity():
 
 def test_a_place_that_is_too_far_away_is_none():
     frame = run_of("a", [1, 2, 1e308], loss=[1.0, 2.0, 3.0])
-    assert points(chart([frame]).panels[0].lines[0]) == {1.0: 1.0, 2.0: 2.0}
+    with pytest.warns(UserWarning, match="Some values of loss of a are not drawn"):
+        drawn = chart([frame])
+    assert points(drawn.panels[0].lines[0]) == {1.0: 1.0, 2.0: 2.0}
 
 
-def test_a_mean_is_infinite_where_a_seed_is():
-    frames = [
-        run_of("s1", loss=[1.0, 2.0, np.inf, np.inf]),
-        run_of("s2", loss=[3.0, 4.0, 5.0, -np.inf]),
-    ]
-    for band in ("minmax", "std"):
-        (line,) = chart(frames, band=band).panels[0].lines
-        assert points(line) == {1.0: 2.0, 2.0: 3.0, 3.0: np.inf, 4.0: np.inf}
-    assert line.high[2] == 5.0
-
-
-def test_decimals_are_no_seeds():
-    frames = [run_of(name, loss=[1.0] * 4) for name in ("lr0.1", "lr0.2")]
-    with pytest.raises(ValueError, match="A band needs several runs"):
-        chart(frames, band="minmax")
+def of_several(metrics, *runs):
+    many = {f"m{n}.loss": [1.0] * 4 for n in range(metrics)}
+    return chart([run_of(run, **many) for run in runs], ["*"])
 
 
 def test_eight_metrics_of_several_runs_are_eight_styles():
-    many = {f"m{n}.loss": [1.0] * 4 for n in range(8)}
-    several = chart([run_of("a", **many), run_of("b", **many)], ["*"])
-    assert len(set(strokes_of(several)[0])) == 16
+    eight = of_several(8, "a", "b")
+    assert len(set(strokes_of(eight)[0])) == 16
+    warn_of_alike(eight)
+
+
+def test_more_metrics_than_styles_are_told_where_styles_tell_them_apart():
+    with pytest.warns(UserWarning, match="'loss' has 9 metrics of several runs, and only 8 styles"):
+        warn_of_alike(of_several(9, "a", "b"))
+    warn_of_alike(of_several(9, "a"))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "runs", "shown"),
+    [
+        (12, 2, (10, 2)),
+        (2, 20, (2, 10)),
+        (12, 20, (6, 6)),
+        (13, 0, (12, 0)),
+        (0, 20, (0, 12)),
+        (1, 1, (1, 1)),
+    ],
+)
+def test_of_a_long_legend_metrics_and_runs_have_half_each_at_least(metrics, runs, shown):
+    legend = Legend(
+        tuple(Entry(f"m{n}", "#444444", "-") for n in range(metrics)),
+        tuple(Entry(f"r{n}", "#444444", "-") for n in range(runs)),
+    )
+    names = [entry.name for entry in legend.within(12)]
+    assert names == [f"m{n}" for n in range(shown[0])] + [f"r{n}" for n in range(shown[1])]

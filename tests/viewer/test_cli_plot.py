@@ -64,7 +64,7 @@ def test_all_flags_of_the_guide_work_together(folder):
         ),
         *("--smooth", 5, "--smooth-mode", "ema", "--downsample", 20, "--prefer-avg"),
         *("--clip-pct", 1, 99, "--log", "--labels", "one", "two", "--title", "Both"),
-        *("--size", "6x3", "--dpi", 50, "--out", "outputs/loss.svg"),
+        *("--size", "6x3", "--out", "outputs/loss.svg"),
     )
     assert (done.exit_code, done.output) == (0, "Wrote outputs/loss.svg\n")
     texts = texts_of(folder / "outputs" / "loss.svg")

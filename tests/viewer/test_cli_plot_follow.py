@@ -1,5 +1,6 @@
 """``telemetry plot --follow`` as a process: what fits a screen, other files, windows."""
 
+import contextlib
 import os
 import pty
 import re
@@ -37,33 +38,107 @@ def wait_until(condition, what):
         time.sleep(0.05)
 
 
-def test_no_more_panels_are_drawn_than_the_screen_has_room_for(tmp_path, environment):
-    names = ["loss", "lr", "grad_norm", "accuracy", "tokens"]
-    (tmp_path / "a.jsonl").write_bytes(lines_of(range(1, 9), **dict.fromkeys(names, 1.0)))
+@contextlib.contextmanager
+def on_screen(folder, environment, *arguments, lines=30, **options):
+    """The command on a terminal, of which a function reads until it has a text."""
     parent, child = pty.openpty()
-    environment |= {"COLUMNS": "72", "LINES": "30", "TERM": "xterm-256color"}
+    environment |= {"COLUMNS": "72", "LINES": str(lines), "TERM": "xterm-256color"}
     with subprocess.Popen(
-        [*PLOT, "a.jsonl", "--terminal", "--follow"],
-        cwd=tmp_path,
+        [*PLOT, *arguments, "--terminal", "--follow"],
+        cwd=folder,
         env=environment,
         stdin=child,
         stdout=child,
-        stderr=child,
+        stderr=options.get("stderr", child),
         start_new_session=True,
     ) as process:
-        try:
+
+        def read_until(wanted):
             text = b""
-            while b"name --metrics" not in text:
+            while wanted not in text or not text.endswith(b"\r\n"):
                 assert select.select([parent], [], [], WAIT)[0], text
                 text += os.read(parent, 65536)
+            return text.decode()
+
+        try:
+            yield read_until
         finally:
             process.kill()
             os.close(child)
             os.close(parent)
-    lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text.decode()).rstrip().splitlines()
+
+
+def screen_of(text):
+    """The lines that a terminal shows: those after it was cleared last."""
+    shown = text.rsplit("\x1b[2J", 1)[-1]
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", shown).rstrip().splitlines()
+
+
+def test_no_more_panels_are_drawn_than_the_screen_has_room_for(tmp_path, environment):
+    names = ["loss", "lr", "grad_norm", "accuracy", "tokens"]
+    (tmp_path / "a.jsonl").write_bytes(lines_of(range(1, 9), **dict.fromkeys(names, 1.0)))
+    with on_screen(tmp_path, environment, "a.jsonl") as read_until:
+        lines = screen_of(read_until(b"name --metrics"))
     assert [line for line in lines if line in names] == ["loss", "grad_norm"]
     assert lines[-1] == "and 3 more panels: lr, accuracy, tokens; name --metrics"
     assert len(lines) < 30  # the cursor has a line of its own
+
+
+def test_warnings_stand_below_each_drawing_while_they_hold(tmp_path, environment):
+    other, log = tmp_path / "other.jsonl", tmp_path / "a.jsonl"
+    log.write_bytes(lines_of(range(1, 9)) + b"garbage\n")
+    other.write_bytes(lines_of(range(1, 9), **{"train.lr": 0.1}))
+    given = ("a.jsonl", "other.jsonl", "--metrics", "train.loss", "train.lr")
+    bad = "Warning: a.jsonl: no record in line 9 ("
+    missing = ["Warning: a has no train.lr.", "Warning: other has no train.loss."]
+
+    def warnings_of(lines):
+        return [line for line in lines if line.startswith("Warning: ")]
+
+    with on_screen(tmp_path, environment, *given) as read_until:
+        first = screen_of(read_until(b"no record in"))
+        for steps, metrics in [(range(9, 12), {}), (range(12, 15), {"train.lr": 0.2})]:
+            with log.open("ab") as file:
+                file.write(lines_of(steps, **metrics))
+            second = screen_of(read_until(b"no record in"))
+            if not metrics:
+                assert warnings_of(second) == warnings_of(first)
+    assert warnings_of(first)[:2] == missing
+    assert warnings_of(first)[2].startswith(bad)
+    assert warnings_of(second)[0] == missing[1]
+    assert warnings_of(second)[1].startswith(bad)
+    for lines in (first, second):
+        assert len(lines) < 30
+        assert lines[0].startswith("training.loss" if "training.loss" in lines[0] else "train.loss")
+        assert max(map(len, lines)) <= 72
+
+
+def test_a_screen_does_not_have_warnings_that_go_elsewhere(tmp_path, environment):
+    (tmp_path / "a.jsonl").write_bytes(lines_of(range(1, 9)) + b"garbage\n")
+    with (
+        (tmp_path / "said").open("wb") as said,
+        on_screen(tmp_path, environment, "a.jsonl", stderr=said) as read_until,
+    ):
+        lines = screen_of(read_until(b"step"))
+        with (tmp_path / "a.jsonl").open("ab") as file:
+            file.write(lines_of(range(9, 12)))
+        read_until(b"step")
+    assert not any("Warning" in line for line in lines)
+    assert (tmp_path / "said").read_text().count("no record in line 9") == 1
+
+
+def test_more_warnings_than_there_is_room_for_leave_room_for_the_chart(tmp_path, environment):
+    for number in range(20):
+        metrics = {"train.lr" if number else "train.loss": 0.1}
+        (tmp_path / f"a{number}.jsonl").write_bytes(lines_of(range(1, 9), **metrics))
+    given = [f"a{number}.jsonl" for number in range(20)]
+    given += ["--metrics", "train.loss", "train.lr"]
+    with on_screen(tmp_path, environment, *given, lines=27) as read_until:
+        lines = screen_of(read_until("…\r\n".encode()))
+    assert len(lines) < 27
+    assert lines[-1] == "…"
+    assert sum(line.startswith("Warning: ") for line in lines) == 8
+    assert "└" in "".join(lines)
 
 
 def test_another_file_with_as_many_records_is_drawn(tmp_path, environment):

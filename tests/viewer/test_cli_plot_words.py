@@ -73,20 +73,86 @@ def test_a_picture_that_memory_may_not_have_is_a_matter_of_usage(folder):
     assert "would have 14,400 million pixels" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--list", "--follow"], "--list draws nothing, and takes no --follow."),
-        (["--list", "--out", "x.png"], "--list draws nothing, and takes no --out."),
-        (["--smooth-mode", "ema"], "--smooth-mode is for --smooth POINTS"),
-        (["--metrics", "-h"], "Option '--metrics' requires an argument."),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(folder, arguments, message):
+def test_a_user_who_is_nobody_is_a_name_as_any_other(folder):
+    done = plot("~nobody-is-called-so/a.jsonl")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: There is no file '~nobody-is-called-so/a.jsonl'.\n",
+    )
     write(folder / "a.jsonl", steps())
-    done = plot("a.jsonl", *arguments)
-    assert done.exit_code == 2
-    assert message in done.stderr
+    done = plot("a.jsonl", "--out", "~nobody-is-called-so/a.svg")
+    assert (done.exit_code, done.output) == (0, "Wrote ~nobody-is-called-so/a.svg\n")
+
+
+def test_an_empty_name_of_a_metric_is_told(folder):
+    write(folder / "a.jsonl", steps())
+    done = plot("a.jsonl", "--metrics", "")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: The name of a metric is empty. Write one such as 'train.loss'.\n",
+    )
+
+
+def test_a_run_without_any_record_is_told_and_has_its_label(folder):
+    for name in "ac":
+        write(folder / f"{name}.jsonl", steps())
+    write(folder / "b.jsonl", [])
+    logs = ["a.jsonl", "b.jsonl", "c.jsonl", "--terminal"]
+    assert plot(*logs).stderr == "Warning: b has nothing of what is drawn.\n"
+    done = plot(*logs, "--labels", "A", "B", "C")
+    assert (done.exit_code, done.stderr) == (0, "Warning: B has nothing of what is drawn.\n")
+    assert "• A  x C" in done.stdout
+    done = plot(*logs, "--metrics", "train.loss", "--labels", "A", "B", "C")
+    assert done.stderr == "Warning: B has no train.loss.\n"
+    assert "got 2 for 3 runs (a, b, c)" in plot(*logs, "--labels", "A", "C").stderr
+
+
+def test_a_prefix_of_several_metrics_is_no_axis_whatever_is_drawn(folder):
+    write(folder / "a.jsonl", steps(**{"train.loss": 1.0, "train.lr": 0.1}))
+    for drawn in ([], ["--metrics", "train.loss"], ["--metrics", "train.lr"]):
+        done = plot("a.jsonl", "--x-key", "train.", *drawn)
+        assert done.exit_code == 1
+        said = "Error: The axis 'train.' could be train.loss, train.lr. Name one of them.\n"
+        assert done.stderr == said
+
+
+def test_the_number_of_a_record_is_an_axis_where_there_is_no_other(folder):
+    write(folder / "a.jsonl", [{"loss": 1.0}, {"loss": 2.0}])
+    assert plot("a.jsonl", "--x-key", "record", "--terminal").exit_code == 0
+    write(folder / "b.jsonl", steps())
+    done = plot("b.jsonl", "--x-key", "record")
+    assert done.exit_code == 1
+    said = "The axis 'record' is only there where no record has a step, an epoch or a time."
+    assert said in done.stderr
+
+
+def test_values_without_the_axis_are_told(folder):
+    places = [{"step": 1}, {"step": 2}, {}]
+    write(folder / "a.jsonl", [{**place, "metrics": {"loss": 1.0}} for place in places])
+    done = plot("a.jsonl")
+    said = "Warning: Some values of loss of a are not drawn: they have no 'step'.\n"
+    assert (done.exit_code, done.stderr) == (0, said)
+
+
+def test_what_matplotlib_repeats_is_said_once_in_a_sentence(folder):
+    write(folder / "a.jsonl", steps(**{"训练.损失": 1.0}))
+    done = plot("a.jsonl", "--title", "失训")
+    assert done.stderr == (
+        "Warning: The font DejaVu Sans has no 训练损失: the picture has boxes in their place.\n"
+    )
+    write(folder / "b.jsonl", steps(**dict.fromkeys(("loss", "lr", "grad_norm"), 1.0)))
+    done = plot("b.jsonl", "--size", "1x1")
+    assert done.stderr == (
+        "Warning: The picture is too small for what it shows, and parts of it overlap. Make it "
+        "larger, or draw less.\n"
+    )
+
+
+def test_the_name_of_a_picture_is_printed_without_control_characters(folder):
+    write(folder / "a.jsonl", steps())
+    assert plot("a.jsonl", "--out", f"{EVIL}.svg").stdout == "Wrote a\\x1b]0;pwned\\x07b.svg\n"
+    done = plot("a.jsonl", "--out", f"{EVIL}.jpg")
+    assert (done.exit_code, "\x1b" in done.stderr, "pwned" in done.stderr) == (2, False, True)
 
 
 def test_a_metric_is_the_axis_under_its_other_names(folder):

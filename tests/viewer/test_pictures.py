@@ -88,3 +88,22 @@ def test_whether_it_can_be_written_is_known_before_it_is_drawn(tmp_path):
     with pytest.raises(OSError, match=r"Cannot write the picture '/proc/none/metrics\.png'"):
         check_picture("/proc/none/metrics.png")
     assert check_picture(tmp_path / "new" / "a.png").parent.is_dir()
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path):
+    for name in ("shown", "kept"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "shown" / "loss.png"
+    link.symlink_to(tmp_path / "kept" / "new" / "of_today.png")
+    assert save_plot(Figure(), link) == link
+    assert link.is_symlink()
+    assert link.read_bytes().startswith(b"\x89PNG")
+    assert [each.name for each in (tmp_path / "kept" / "new").iterdir()] == ["of_today.png"]
+    assert list((tmp_path / "shown").iterdir()) == [link]
+
+
+@pytest.mark.parametrize("letter", ["n", "损"])
+def test_a_name_can_be_as_long_as_the_file_system_takes(tmp_path, letter):
+    name = letter * ((255 - len(".png")) // len(letter.encode())) + ".png"
+    save_plot(Figure(), tmp_path / name)
+    assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -135,12 +135,12 @@ def test_names_are_shown_as_they_are_and_shortened():
     assert figure.get_suptitle() == "a $ and a _"
 
 
-def test_a_long_legend_says_how_many_lines_it_leaves_out():
+def test_a_long_legend_says_how_much_it_leaves_out():
     frames = [run_of(f"run{n}", loss=[float(n)] * 4) for n in range(30)]
     (axes,) = plot_metrics(frames).axes
     assert len(lines_of(axes)) == 30
     assert len(axes.get_legend().get_texts()) == 12
-    assert axes.get_legend().get_title().get_text() == "18 more lines than these"
+    assert axes.get_legend().get_title().get_text() == "18 more entries"
 
 
 def test_a_single_run_is_in_the_title():
@@ -221,4 +221,49 @@ def test_a_legend_that_is_cut_has_the_metrics():
     (axes,) = plot_metrics([run_of(f"r{n}", **two) for n in range(20)]).axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names[:3] == ["train.loss", "val.loss", "r0"]
-    assert axes.get_legend().get_title().get_text() == "10 more lines than these"
+    assert axes.get_legend().get_title().get_text() == "10 more entries"
+
+
+def test_a_legend_that_is_cut_has_the_runs():
+    many = {f"layer{n}.norm": [1.0] * 4 for n in range(12)}
+    with pytest.warns(UserWarning, match="'norm' has 12 metrics of several runs"):
+        (axes,) = plot_metrics([run_of("one", **many), run_of("two", **many)], ["*"]).axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[-3:] == ["layer9.norm", "one", "two"]
+    assert axes.get_legend().get_title().get_text() == "2 more entries"
+
+
+def test_a_legend_is_read_above_lines():
+    (axes,) = plot_metrics([run_of(name, loss=[1.0] * 4) for name in "ab"]).axes
+    frame = axes.get_legend().get_frame()
+    assert (frame.get_visible(), frame.get_alpha()) == (True, 0.8)
+
+
+def polygons_of(axes):
+    """Each piece of a band, as the corners that the axis of the panel shows."""
+    (band,) = axes.collections
+    shown = band.get_transform()
+    return [shown.transform_path(path).vertices for path in band.get_paths()]
+
+
+def test_a_logarithmic_band_is_whole_where_its_lower_end_is_not_above_zero():
+    frames = [run_of("s1", loss=[1.0, 1.0, 0.1, 1.0]), run_of("s2", loss=[2.0, 9.0, 0.9, 2.0])]
+    (axes,) = plot_metrics(frames, band="std", log=True).axes
+    (corners,) = polygons_of(axes)
+    assert np.isfinite(corners).all()
+    (band,) = axes.collections
+    apart = np.std([[1.0, 1.0, 0.1, 1.0], [2.0, 9.0, 0.9, 2.0]], axis=0, ddof=1)
+    mean = np.array([1.5, 5.0, 0.5, 1.5])
+    lower = {x: min(y for at, y in band.get_paths()[0].vertices if at == x) for x in (1, 2, 3, 4)}
+    floor = 0.5  # the lowest that is above zero, at step 3, whose lower end is not
+    assert (mean - apart < 0).tolist() == [False, True, True, False]
+    assert lower == pytest.approx({1: 1.5 - apart[0], 2: floor, 3: floor, 4: 1.5 - apart[3]})
+
+
+def test_a_logarithmic_band_ends_where_it_is_not_above_zero():
+    frames = [run_of("s1", loss=[1.0, 1.0, -1.0, 1.0]), run_of("s2", loss=[2.0, 2.0, -2.0, 2.0])]
+    (axes,) = plot_metrics(frames, band="minmax", log=True).axes
+    corners = np.concatenate(polygons_of(axes))
+    assert np.isfinite(corners).all()
+    (band,) = axes.collections
+    assert {x for path in band.get_paths() for x, _ in path.vertices} <= {1.0, 2.0, 4.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -24,14 +24,15 @@ def check_band(band: object) -> None:
 def banded(lines: Sequence[Line], band: Band, *, by_name: bool) -> list[Line]:
     """The mean of the runs that belong together, and how far they are apart.
 
-    Where runs have other steps than each other, they are interpolated linearly, and never beyond
+    A run with several values at one place, as it has on an axis of epochs, is their mean there.
+    Where runs have other places than each other, they are interpolated linearly, and never beyond
     their ends: where a run has ended, the mean is that of the others. Where one is infinite, so is
-    the mean; the band is that of the others.
+    the mean; the band is that of the others, and so are both from there to its next finite value.
 
     Args:
         lines: One for each run and metric.
-        band: ``"minmax"`` from the lowest run to the highest, ``"std"`` a standard deviation (of a
-            sample) below and above the mean.
+        band: ``"minmax"`` from the lowest value of any run to the highest, ``"std"`` a standard
+            deviation of the runs (of a sample) below and above their mean.
         by_name: Whether runs belong together if their names differ in the seed, or the last number,
             only. Otherwise those with the same label do.
 
@@ -57,24 +58,33 @@ def banded(lines: Sequence[Line], band: Band, *, by_name: bool) -> list[Line]:
     ]
 
 
+class _Settled(NamedTuple):
+    """A run with one place for each of its values; NaN where it is infinite."""
+
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
 def _mean_of(family: str, members: Sequence[Line], band: Band) -> Line:
-    x = np.unique(np.concatenate([line.curve.x for line in members]))
-    values = np.vstack([_at(x, line.curve) for line in members])
+    runs = [_settled(line.curve) for line in members]
+    x = np.unique(np.concatenate([run.x for run in runs]))
+    infinities = _infinities(x, members)
+    values = np.vstack([_at(x, run.x, run.mean) for run in runs])
+    some = ~np.isnan(values).all(axis=0) | (infinities != 0)
+    x, values, infinities = x[some], values[:, some], infinities[some]
     present = ~np.isnan(values)
     count = present.sum(axis=0)
-    infinities = _infinities(x, members)
-    some = (count > 0) | (infinities != 0)
-    x, values, present, count = x[some], values[:, some], present[:, some], count[some]
     mean = np.where(count > 0, np.where(present, values, 0.0).sum(axis=0) / count.clip(1), np.nan)
     if band == "minmax":
-        low = np.where(present, values, np.inf).min(axis=0)
-        high = np.where(present, values, -np.inf).max(axis=0)
+        low = np.fmin.reduce([_at(x, run.x, run.low) for run in runs])
+        high = np.fmax.reduce([_at(x, run.x, run.high) for run in runs])
     else:
-        squares = np.where(present, values - mean, 0.0) ** 2
-        apart = np.sqrt(squares.sum(axis=0) / np.maximum(count - 1, 1))
+        distance = np.hypot.reduce(np.where(present, values - mean, 0.0), axis=0)  # of any size
+        apart = distance / np.sqrt(np.maximum(count - 1, 1))
         low, high = mean - apart, mean + apart
-    low, high = (np.where(count > 0, each, np.nan) for each in (low, high))
-    mean = np.where(infinities[some] != 0, infinities[some], mean)
+    mean = np.where(infinities != 0, infinities, mean)
     run = f"{family} ({len(members)} runs)"
     return Line(members[0].metric, run, Curve(x, mean), low=low, high=high)
 
@@ -88,10 +98,18 @@ def _infinities(x: Floats, members: Sequence[Line]) -> Floats:
     return infinities
 
 
-def _at(x: Floats, curve: Curve) -> Floats:
-    """The values of a curve at other places; NaN outside of it, and where nothing is finite."""
-    finite = np.isfinite(curve.y)
-    if not finite.any():
-        return np.full(len(x), np.nan)
-    xs, first = np.unique(curve.x[finite], return_index=True)
-    return np.interp(x, xs, curve.y[finite][first], left=np.nan, right=np.nan)
+def _settled(curve: Curve) -> _Settled:
+    order = np.argsort(curve.x, kind="stable")
+    x, first, count = np.unique(curve.x[order], return_index=True, return_counts=True)
+    y = np.where(np.isfinite(curve.y), curve.y, np.nan)[order]
+    return _Settled(
+        x,
+        np.add.reduceat(y, first) / count,
+        np.minimum.reduceat(y, first),
+        np.maximum.reduceat(y, first),
+    )
+
+
+def _at(x: Floats, places: Floats, values: Floats) -> Floats:
+    """The values of a run at other places; NaN outside of it, and beside what is infinite."""
+    return np.interp(x, places, values, left=np.nan, right=np.nan)

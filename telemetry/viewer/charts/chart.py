@@ -159,13 +159,16 @@ def _curves(
     for label, (run, rows) in zip(labels, runs_of(frame), strict=True):
         points = rows[~np.isnan(values[rows])]
         placed = points[np.isfinite(xs[points])]
-        if len(placed):
-            yield label, Curve(xs[placed], values[placed])
-        elif len(points):
+        if len(placed) < len(points):
+            metric = f"{name} of {run or 'the run'}"
             warnings.warn(
-                f"{name} of {run or 'the run'} is not drawn: none of its values has {axis!r}.",
+                f"Some values of {metric} are not drawn: they have no {axis!r}."
+                if len(placed)
+                else f"{metric} is not drawn: none of its values has {axis!r}.",
                 stacklevel=5,
             )
+        if len(placed):
+            yield label, Curve(xs[placed], values[placed])
 
 
 def _in_unit(lines: list[Line]) -> tuple[list[Line], str]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len, set_cell_size
+
 from telemetry.viewer.frames.points import runs_of
 from telemetry.viewer.logs.sources import labels_of
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LONGEST: Final = 40
-"""Characters of a name in a legend."""
+"""Columns of a name in a legend."""
 MOST_NAMED: Final = 8
 """Runs that an error names."""
 
@@ -65,7 +67,8 @@ def label_runs(
 def shorten_labels(labels: Sequence[str], longest: int = LONGEST) -> list[str]:
     """The labels in one printable line each, with ``…`` in the middle of long ones.
 
-    Labels that differ still do: as much is left as that takes.
+    Labels that differ still do: as much is left as that takes. A wide character, such as a Chinese
+    one, counts as two.
 
     Example:
         >>> shorten_labels(["a-very-long-name-with-lr-0.1", "short"], longest=15)
@@ -165,7 +168,8 @@ def _printable(char: str) -> str:
 
 
 def _cut(label: str, longest: int) -> str:
-    if len(label) <= longest:
+    if cell_len(label) <= longest:
         return label
     head = longest // 2
-    return f"{label[:head]}…{label[len(label) - (longest - head - 1) :]}"
+    tail = set_cell_size(label[::-1], longest - head - 1)[::-1]
+    return f"{set_cell_size(label, head)}…{tail}"

@@ -6,6 +6,9 @@ import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from telemetry.viewer.logs.sources import at_home
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,12 +16,15 @@ if TYPE_CHECKING:
 FORMATS: Final = (".png", ".svg", ".pdf")
 DPI: Final = 120
 MOST_PIXELS: Final = 100e6
+SHOWN: Final = 40
+"""Characters of a picture's name in that of the file that becomes it; names end at 255 bytes."""
 
 
 def save_plot(fig: Figure, path: str | os.PathLike[str], *, dpi: float = DPI) -> Path:
     """Write a figure into a file, whole or not at all.
 
-    Who reads the file meanwhile sees the picture that was there before. The figure stays open.
+    Who reads the file meanwhile sees the picture that was there before. A link stays one: what it
+    leads to is written. The figure stays open.
 
     Args:
         fig: What `plot_metrics` gives, or any figure of matplotlib.
@@ -42,11 +48,12 @@ def save_plot(fig: Figure, path: str | os.PathLike[str], *, dpi: float = DPI) ->
     """
     file = check_picture(path)
     check_pixels(file, fig.get_figwidth(), fig.get_figheight(), dpi)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    target = _target_of(file)
+    beside = target.with_name(f".{target.name[:SHOWN]}.{uuid4().hex}")
     try:
         with beside.open("wb") as opened:
             fig.savefig(opened, format=file.suffix.lower()[1:], dpi=dpi)
-        beside.replace(file)
+        beside.replace(target)
     except OSError as error:
         raise _refusal(error, file) from error
     finally:
@@ -69,18 +76,19 @@ def check_picture(path: object) -> Path:
             f"A picture is written to a path, got {path!r} ({type(path).__name__}). "
             "Write save_plot(fig, 'outputs/metrics.png')."
         )
-    file = Path(os.fspath(path)).expanduser()
+    file = at_home(path)
     if file.suffix.lower() not in FORMATS:
         raise ValueError(
             f"A picture must be a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, got '{file}'."
         )
+    folder = _target_of(file).parent
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _refusal(error, file) from error
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"Cannot write the picture '{file}': it is a folder.")
-    if not os.access(file.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise PermissionError(
             errno.EACCES, f"Cannot write the picture '{file}': its folder is not writable."
         )
@@ -103,6 +111,11 @@ def check_pixels(file: Path, width: float, height: float, dpi: float) -> None:
             f"{pixels / 1e6:,.0f} million pixels, and may have {MOST_PIXELS / 1e6:.0f} million. "
             "Make it smaller, or write an .svg or .pdf."
         )
+
+
+def _target_of(file: Path) -> Path:
+    """The file, or what it leads to if it is a link."""
+    return Path(os.path.realpath(file))
 
 
 def _refusal(error: OSError, file: Path) -> OSError:

@@ -11,11 +11,12 @@ import numpy as np
 from telemetry.extras import import_extra
 from telemetry.viewer.charts.bands import Band
 from telemetry.viewer.charts.chart import Chart, Panel, chart_of, check_frames
-from telemetry.viewer.charts.curves import Line
+from telemetry.viewer.charts.curves import Curve, Line
 from telemetry.viewer.charts.labels import shorten_labels
-from telemetry.viewer.charts.strokes import Entry, Stroke, legend_of, strokes_of
+from telemetry.viewer.charts.strokes import Legend, Stroke, legend_of, strokes_of, warn_of_alike
 from telemetry.viewer.charts.treatment import check_treatment
 from telemetry.viewer.frames.limits import Percentiles
+from telemetry.viewer.frames.points import Floats
 from telemetry.viewer.frames.smoothing import SmoothMode
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ def plot_metrics(
             allowed.
         MissingExtraError: matplotlib is not installed.
 
+    Warns:
+        UserWarning: Values have no place on the axis, or more metrics share a panel than there are
+            styles of lines.
+
     Example:
         >>> import pandas
         >>> frame = pandas.DataFrame({"step": [1, 2], "train.loss": [2.5, 1.5]})
@@ -124,6 +129,7 @@ def draw_chart(
     figure.clear()
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     strokes = strokes_of(chart)
+    warn_of_alike(chart)
     for number, (axes, panel) in enumerate(zip(grid, chart.panels, strict=False)):
         room = int(figure.get_figwidth() / columns * BOLD_CHARACTERS)
         axes.set_title(
@@ -160,18 +166,21 @@ def _set_title(figure: Figure, chart: Chart, title: str | None) -> None:
 def _draw_panel(axes: Axes, panel: Panel, strokes: Sequence[Stroke], *, log: bool) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    above = _above_zero(*(line.curve.y for line in panel.lines))
+    log = log and len(above) > 0
     for line, stroke in zip(panel.lines, strokes, strict=True):
-        _draw_line(axes, line, stroke)
+        _draw_line(axes, line, stroke, log=log)
     axes.margins(x=0.02)
     if log:
-        _make_logarithmic(axes, panel)
+        _make_logarithmic(axes, above)
 
 
-def _make_logarithmic(axes: Axes, panel: Panel) -> None:
-    values = np.concatenate([line.curve.y for line in panel.lines])
-    above = values[np.isfinite(values) & (values > 0)]
-    if not len(above):
-        return
+def _above_zero(*values: Floats) -> Floats:
+    together = np.concatenate(values)
+    return together[np.isfinite(together) & (together > 0)]
+
+
+def _make_logarithmic(axes: Axes, above: Floats) -> None:
     axes.set_yscale("log", nonpositive="mask")
     if above.max() < 10 * above.min():  # without a power of ten among them, which has a short name
         tickers = import_extra("matplotlib.ticker", extra="viewer", feature="plot_metrics")
@@ -179,14 +188,12 @@ def _make_logarithmic(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_minor_formatter(tickers.StrMethodFormatter("{x:g}"))
 
 
-def _draw_line(axes: Axes, line: Line, stroke: Stroke) -> None:
+def _draw_line(axes: Axes, line: Line, stroke: Stroke, *, log: bool) -> None:
     few = len(line.curve.x) <= FEW_POINTS
     if line.raw is not None:
         axes.plot(*line.raw, color=stroke.color, alpha=0.2, linewidth=0.8, zorder=1.5)
     if line.low is not None and line.high is not None:
-        axes.fill_between(
-            line.curve.x, line.low, line.high, color=stroke.color, alpha=0.25, linewidth=0
-        )
+        _draw_band(axes, line.curve, line.low, line.high, color=stroke.color, log=log)
     axes.plot(
         *line.curve,
         color=stroke.color,
@@ -196,6 +203,17 @@ def _draw_line(axes: Axes, line: Line, stroke: Stroke) -> None:
         markersize=3.5,
     )
     _mark_infinities(axes, line, stroke)
+
+
+def _draw_band(
+    axes: Axes, curve: Curve, low: Floats, high: Floats, *, color: str, log: bool
+) -> None:
+    """A logarithm has no place for an end that is not above zero: the band goes on to the floor."""
+    where = np.isfinite(high)
+    if log:
+        where &= high > 0
+        low = np.maximum(low, _above_zero(curve.y, low, high).min(initial=math.inf))
+    axes.fill_between(curve.x, low, high, where=where, color=color, alpha=0.25, linewidth=0)
 
 
 def _mark_infinities(axes: Axes, line: Line, stroke: Stroke) -> None:
@@ -214,21 +232,23 @@ def _mark_infinities(axes: Axes, line: Line, stroke: Stroke) -> None:
             )
 
 
-def _add_legend(axes: Axes, entries: Sequence[Entry]) -> None:
-    if not entries:
+def _add_legend(axes: Axes, legend: Legend) -> None:
+    names = shorten_labels([entry.name for entry in legend.entries])
+    if not names:
         return
+    shown = legend.within(MOST_IN_LEGEND)
     lines = import_extra("matplotlib.lines", extra="viewer", feature="plot_metrics")
-    shown = entries[:MOST_IN_LEGEND]
-    left_out = len(entries) - len(shown)
-    names = shorten_labels([entry.name for entry in entries])[: len(shown)]
-    legend: Any = axes.legend(
+    left_out = len(names) - len(shown)
+    drawn: Any = axes.legend(
         [lines.Line2D([], [], color=each.color, linestyle=each.style) for each in shown],
         ["-"] * len(shown),  # matplotlib leaves out names that begin with "_", and reads "$"
-        frameon=False,
+        framealpha=0.8,
+        edgecolor="none",
         fontsize="small",
-        title=f"{left_out} more lines than these" if left_out else None,
+        title=f"{left_out} more entr{'y' if left_out == 1 else 'ies'}" if left_out else None,
         title_fontsize="small",
     )
-    for text, name in zip(legend.get_texts(), names, strict=True):
+    short = dict(zip(legend.entries, names, strict=True))
+    for text, entry in zip(drawn.get_texts(), shown, strict=True):
         text.set_parse_math(False)
-        text.set_text(name)
+        text.set_text(short[entry])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import warnings
 from typing import Final, NamedTuple, TypeAlias
 
 from telemetry.viewer.charts.chart import Chart
@@ -44,6 +45,35 @@ class Entry(NamedTuple):
     style: Style
 
 
+class Legend(NamedTuple):
+    """What a panel's legend has to tell.
+
+    Attributes:
+        metrics: By their styles, or by their colours where there is one run. They come first.
+        runs: By their colours.
+    """
+
+    metrics: tuple[Entry, ...]
+    runs: tuple[Entry, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All of them, in order."""
+        return self.metrics + self.runs
+
+    def within(self, most: int) -> tuple[Entry, ...]:
+        """As many as there is room for; half of it is for the metrics and half for the runs.
+
+        Example:
+            >>> metrics = tuple(Entry(f"metric{n}", NEUTRAL, STYLES[n]) for n in range(5))
+            >>> runs = tuple(Entry(f"run{n}", COLORS[n], STYLES[0]) for n in range(5))
+            >>> [entry.name for entry in Legend(metrics, runs).within(4)]
+            ['metric0', 'metric1', 'run0', 'run1']
+        """
+        metrics = self.metrics[: max(most - len(self.runs), most // 2)]
+        return metrics + self.runs[: most - len(metrics)]
+
+
 def strokes_of(chart: Chart) -> list[list[Stroke]]:
     """How each line of each panel is drawn."""
     several = len(chart.runs) > 1
@@ -63,30 +93,36 @@ def strokes_of(chart: Chart) -> list[list[Stroke]]:
     return strokes
 
 
-def legend_of(chart: Chart, number: int) -> list[Entry]:
+def warn_of_alike(chart: Chart) -> None:
+    """Say of which panels lines of one run look alike, because there are more than styles."""
+    for panel in chart.panels:
+        metrics = len({line.metric for line in panel.lines})
+        if len(chart.runs) > 1 and metrics > len(STYLES):
+            warnings.warn(
+                f"The panel {panel.title!r} has {metrics} metrics of several runs, and only "
+                f"{len(STYLES)} styles tell them apart: some look alike. Name fewer metrics.",
+                stacklevel=4,
+            )
+
+
+def legend_of(chart: Chart, number: int) -> Legend:
     """What a panel's legend has to tell, beside its title and the legend of the first panel.
 
-    With several runs and several metrics the colours are told and the styles, not each line. The
-    metrics come first: runs may be many.
+    With several runs and several metrics the colours are told and the styles, not each line.
     """
     panel = chart.panels[number]
-    strokes = strokes_of(chart)[number]
-    metrics = dict.fromkeys(line.metric for line in panel.lines)
-    runs = dict.fromkeys(line.run for line in panel.lines)
-    lines = list(zip(panel.lines, strokes, strict=True))
-    entries = []
-    if len(chart.runs) > 1 and (number == 0 or len(runs) < len(chart.runs)):
-        entries = list(
-            {line.run: Entry(line.run, each.color, STYLES[0]) for line, each in lines}.values()
-        )
-    if len(metrics) > 1:
-        several = len(chart.runs) > 1
-        named = {
-            line.metric: Entry(line.metric, NEUTRAL if several else each.color, each.style)
-            for line, each in lines
-        }
-        entries = [*named.values(), *entries]
-    return entries
+    lines = list(zip(panel.lines, strokes_of(chart)[number], strict=True))
+    several = len(chart.runs) > 1
+    metrics = {
+        line.metric: Entry(line.metric, NEUTRAL if several else each.color, each.style)
+        for line, each in lines
+    }
+    runs = {line.run: Entry(line.run, each.color, STYLES[0]) for line, each in lines}
+    tells_runs = several and (number == 0 or len(runs) < len(chart.runs))
+    return Legend(
+        tuple(metrics.values()) if len(metrics) > 1 else (),
+        tuple(runs.values()) if tells_runs else (),
+    )
 
 
 def palette(count: int) -> list[str]:
