@@ -139,7 +139,8 @@ class Replay:
                     self._look()
                     if progress is not None:
                         progress(self.totals)
-                self._deliver()
+                if self.totals.events:
+                    self._deliver()
         finally:
             PATIENCE.reset(token)
         return self.totals

@@ -10,6 +10,7 @@ import click
 
 from telemetry.alerts import Rule, load
 from telemetry.alerts.words import condition, more_of
+from telemetry.cli.named_path import NamedPath
 from telemetry.cli.printable import printable
 
 HEADER = ("rule", "severity", "metric", "condition", "and")
@@ -17,7 +18,7 @@ COLOURS = {"critical": "red", "error": "red", "warning": "yellow", "info": "cyan
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=NamedPath())
 def alerts(file: Path) -> None:
     """Check FILE, a TOML file of alert rules, and print its rules.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from telemetry.cli.named_path import NamedPath
 from telemetry.errors import MissingExtraError, ShadowedPackageError
 from telemetry.extras import import_extra
 from telemetry.packages import check_package
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False),
     default=Path("runs"),
     show_default=True,
     help="Where the run's directory is made.",

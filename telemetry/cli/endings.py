@@ -13,6 +13,8 @@ from typing import Any, Final, TextIO
 
 import click
 
+from telemetry.cli.printable import printable_lines
+
 INTERRUPTED: Final = 130
 """The exit status of Ctrl-C: 128 and the number of ``SIGINT``, as shells have it."""
 QUERY_INTERRUPTED: Final = "Query interrupted"
@@ -35,6 +37,7 @@ class Commands(click.Group):
         """Run the command line; see `click.Command.main`."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        _open_closed()
         with ending():
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -42,6 +45,8 @@ class Commands(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the command line."""
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            extra.setdefault("color", False)
         with _closed_pipes():
             return super().make_context(*args, **extra)
 
@@ -96,9 +101,18 @@ def _closed_pipes() -> Iterator[None]:
         sys.exit(0)
 
 
+def _open_closed() -> None:
+    """Let what is written to an output that was closed at the start (``>&-``) go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 -- a device, to the end
+
+
 def _show(error: click.ClickException) -> None:
-    try:
-        error.show()
+    said = io.StringIO()
+    error.show(said)
+    try:  # names of files may hold anything
+        click.echo(printable_lines(said.getvalue()), err=True, nl=False)
     except BrokenPipeError:
         _silence(sys.stderr)
     sys.exit(error.exit_code)

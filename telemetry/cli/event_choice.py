@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from math import isnan
 from typing import Any, Final
 
 import click
-import orjson
 from click.shell_completion import CompletionItem
 
 from telemetry.cli.printable import printable
 from telemetry.events import CATALOGUE
 from telemetry.names import ONE, REST, check_pattern, matches
 from telemetry.records import EventName, Pattern
-from telemetry.values import restore_number
 from telemetry.viewer.logs.entries import RECORD
 
 REMEMBERED: Final = 4096
@@ -24,6 +24,7 @@ ABOUT_EVENT: Final = (
     "Only events whose name is PATTERN or begins with it, such as training or alert.raised; with "
     "* and ** it is a pattern of whole names. Several times for several."
 )
+_AS_IT_IS: Final = re.compile(r"[ !#-\[\]-~]+")  # what JSON writes without an escape
 
 
 def complete_event(
@@ -102,9 +103,8 @@ class Chosen:
         self._patterns = [_pattern(text) for text in events]
         self._where = [parse_condition(text) for text in where]
         self._known: dict[EventName, bool] = {}
-        self._needles = [_beginning(pattern) for pattern in self._patterns]
-        if not all(self._needles) or self.hears(RECORD):
-            self._needles = []
+        self._beginnings = [_beginning(pattern) for pattern in self._patterns]
+        self._can_be_anywhere = not all(self._beginnings) or self.hears(RECORD)
 
     def __call__(self, event: EventName, metadata: Mapping[str, Any]) -> bool:
         """Whether an event is meant."""
@@ -129,8 +129,9 @@ class Chosen:
             >>> Chosen(["alert"]).may_be_in(b'{"event":"training.step"}')
             False
         """
-        # A name can be written with escapes.
-        return not self._needles or b"\\u" in line or any(one in line for one in self._needles)
+        if self._can_be_anywhere or b"\\u" in line:  # a name can be written with escapes
+            return True
+        return any(one.search(line) for one in self._beginnings if one)
 
     @property
     def is_everything(self) -> bool:
@@ -142,10 +143,11 @@ class Chosen:
         known = [name.split(".") for name in (*names, *(spec.dotted for spec in CATALOGUE))]
         near: list[str] = []
         for text in self.events:
-            depth = len(parse_pattern(text, "--event"))
-            beginnings = dict.fromkeys(printable(".".join(name[:depth])) for name in known)
-            if text not in beginnings:
-                near += difflib.get_close_matches(text.replace("/", "."), beginnings, cutoff=0.6)
+            pattern = parse_pattern(text, "--event")
+            beginnings = dict.fromkeys(printable(".".join(name[: len(pattern)])) for name in known)
+            asked = ".".join(pattern)
+            if asked not in beginnings:
+                near += difflib.get_close_matches(asked, beginnings, cutoff=0.6)
         return f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
 
 
@@ -157,10 +159,15 @@ def _pattern(text: str) -> Pattern:
     return pattern if "*" in text else (*pattern, "**")
 
 
-def _beginning(pattern: Pattern) -> bytes:
-    """What a line has in it that has an event of a pattern; nothing if it can have anything."""
-    plain = ".".join(takewhile(lambda segment: segment not in (ONE, REST), pattern))
-    return orjson.dumps(plain)[:-1] if plain and plain.isascii() else b""
+def _beginning(pattern: Pattern) -> re.Pattern[bytes] | None:
+    """What a line has in it that has an event of a pattern; None if it can have anything.
+
+    Other programs write slashes for dots, and some of them a backslash before each.
+    """
+    plain = list(takewhile(lambda segment: segment not in (ONE, REST), pattern))
+    if not plain or not all(_AS_IT_IS.fullmatch(segment) for segment in plain):
+        return None
+    return re.compile(b'"' + rb"(?:\.|\\?/)".join(re.escape(one.encode()) for one in plain))
 
 
 def is_said(value: object, text: str) -> bool:
@@ -175,14 +182,27 @@ def is_said(value: object, text: str) -> bool:
         >>> is_said(7, "7.0"), is_said("7", "7.0"), is_said(["param", "0"], "param.0")
         (True, False, True)
     """
-    if isinstance(value, bool) or value is None:
+    if value is None:
+        return text.lower() in ("none", "null")
+    if isinstance(value, bool):
         return str(value).lower() == text.lower()
     if isinstance(value, int | float):
-        try:
-            said = orjson.loads(text)
-        except orjson.JSONDecodeError:  # such as 1. and NaN
-            said = restore_number(text)
-        return type(said) in (int, float) and bool(value == said)  # integers exactly
+        said = _number(text)
+        return value == said or (_is_nan(value) and _is_nan(said))
     if isinstance(value, list):
         return ".".join(map(str, value)) == text
     return str(value) == text
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and isnan(value)
+
+
+def _number(text: str) -> float | None:
+    """A number in any spelling, whole ones exactly; None if it is none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

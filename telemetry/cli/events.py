@@ -8,13 +8,13 @@ from itertools import groupby
 
 import click
 
-from telemetry.cli.event_choice import parse_pattern
+from telemetry.cli.event_choice import complete_event, parse_pattern
 from telemetry.events import CATALOGUE, EventSpec, Field, select
 from telemetry.names import overlaps
 
 
 @click.command()
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=complete_event)
 @click.option(
     "--format",
     "form",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+import os
+import shlex
+import sys
+from typing import Any, Final
+
+import click
 
 EXACT: Final = 2**53
 """Up to which a float has room for every integer."""
@@ -16,6 +21,29 @@ def printable(text: str) -> str:
         a\x1b[31m
     """
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def printable_lines(text: str) -> str:
+    r"""The same of a text of several lines, which stay lines.
+
+    Example:
+        >>> print(printable_lines("a\x07\nb"))
+        a\x07
+        b
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def shell_word(text: str) -> str:
+    r"""A text as a word of bash or zsh, printable whatever is in it.
+
+    Example:
+        >>> print(shell_word("my run.jsonl"), shell_word("it's\x1b[31m.jsonl"))
+        'my run.jsonl' $'it\x27s\x1b[31m.jsonl'
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_shell_escaped, text))}'"
 
 
 def place_text(number: float) -> str:
@@ -43,6 +71,26 @@ def printable_json(text: bytes) -> bytes:
         return text.replace(b"\x7f", b"\\u007f")
     shown = text.decode(errors="replace")
     return "".join(map(_escaped, shown)).encode()
+
+
+def print_json(rows: list[Any]) -> None:
+    """Print a list as JSON, on a terminal without what could command it.
+
+    Args:
+        rows: What `orjson` has a form for.
+    """
+    import orjson  # noqa: PLC0415 -- most of what is printed is none
+
+    text = orjson.dumps(rows, option=orjson.OPT_INDENT_2)
+    if sys.stdout.isatty():
+        text = b"\n".join(map(printable_json, text.split(b"\n")))
+    click.echo(text)
+
+
+def _shell_escaped(one: str) -> str:
+    if one.isprintable() and one not in "'\\":
+        return one
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(one))
 
 
 def _escaped(one: str) -> str:

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from telemetry.cli.printable import printable_lines
+
 REFRESH: Final = 0.5
 """Seconds between two lines of progress."""
 
@@ -35,6 +37,10 @@ class Progress:
         self._what = what
         self._clock = clock
         self._last = (clock(), 0)
+        context = click.get_current_context(silent=True)
+        self._color = (
+            context.color if context else None
+        )  # other threads, which log, have no context
 
     def __call__(self, count: int, where: Callable[[], str] | None = None) -> None:
         """Write the line, twice a second at most.
@@ -59,8 +65,12 @@ class Progress:
 
     def log(self, text: str, is_error: bool) -> None:
         """Say what was logged."""
-        self.say(click.style(text, fg="red") if is_error else text)
+        self._say(printable_lines(text), "red" if is_error else None)
 
     def say(self, text: str) -> None:
         """Say something that stays."""
-        click.echo(f"\r\x1b[K{text}" if self._shown else text, err=True)
+        self._say(printable_lines(text))
+
+    def _say(self, text: str, colour: str | None = None) -> None:
+        styled = click.style(text, fg=colour) if colour else text
+        click.echo(f"\r\x1b[K{styled}" if self._shown else styled, err=True, color=self._color)

@@ -12,6 +12,7 @@ from telemetry.cli.clipper_specs import ABOUT as ABOUT_CLIPPER
 from telemetry.cli.clipper_specs import complete_clipper
 from telemetry.cli.event_choice import ABOUT_EVENT, Chosen, complete_event
 from telemetry.cli.file_errors import file_errors
+from telemetry.cli.named_path import NamedPath
 from telemetry.cli.targets import TargetsCommand, check_process, target_options, targets_of
 from telemetry.viewer.logs.sources import find_logs
 
@@ -27,7 +28,7 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 
 
 @click.command(cls=TargetsCommand)
-@click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=click.Path())
+@click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=NamedPath())
 @target_options("A handler to send the events to")
 @click.option(
     "--event",
@@ -75,7 +76,7 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False),
     help="Of --clipper: a picture to draw (.png, .svg or .pdf).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -83,7 +84,7 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 def replay(
     context: click.Context,
     /,
-    paths: tuple[str, ...],
+    paths: tuple[Path, ...],
     names: tuple[str, ...],
     config: Path | None,
     clippers: tuple[str, ...],
@@ -113,7 +114,7 @@ def replay(
         from telemetry.cli import replay_clipper  # noqa: PLC0415 -- --to does without
 
         replay_clipper.run(
-            [Path(path) for path in paths],
+            paths,
             clippers,
             metric=given["metric"],
             where=given["where"],

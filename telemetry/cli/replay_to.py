@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +19,10 @@ import orjson
 from telemetry.cli.endings import INTERRUPTED, reader_is_gone
 from telemetry.cli.event_choice import Chosen
 from telemetry.cli.log import log_lines
-from telemetry.cli.printable import printable
+from telemetry.cli.printable import printable, printable_lines, shell_word
 from telemetry.cli.progress import Progress
 from telemetry.cli.stopping import stopping
-from telemetry.cli.targets import Target, attached, check_targets, options_of
+from telemetry.cli.targets import Target, attached, options_of
 from telemetry.registry import Registry
 from telemetry.viewer.logs.bad_lines import BadLines
 from telemetry.viewer.logs.entries import Entry, read_entries
@@ -30,6 +30,7 @@ from telemetry.viewer.logs.entries import Entry, read_entries
 if TYPE_CHECKING:
     from handlers import SinkAttachment
     from handlers.replay import Replay, Replayed
+    from handlers.stopping import Stop
 
 NAMED: Final = 1000
 """Names of events left out that are remembered, to offer those that are near."""
@@ -46,6 +47,7 @@ class Recording:
     Attributes:
         bad: The lines of each file that are no records.
         left_out: How many events are not meant.
+        passed: The last of those.
         from_line: As given.
     """
 
@@ -54,22 +56,30 @@ class Recording:
         self.chosen = chosen
         self.bad = [BadLines(path) for path in files]
         self.left_out = 0
+        self.passed: Entry | None = None
         self.from_line = from_line
         self._size = sum(path.stat().st_size for path in files)
         self._read = 0
         self._names: set[str] = set()
 
-    def __iter__(self) -> Iterator[Entry]:
-        """The events, those of each file in their order."""
+    def events(self, go_on: Callable[[], bool] = lambda: True) -> Iterator[Entry]:
+        """The events, those of each file in their order.
+
+        Args:
+            go_on: Asked before each record, meant or not.
+        """
         for path, bad in zip(self.files, self.bad, strict=True):
             first = self.from_line if path == self.files[0] else 1
             for entry in read_entries(path, on_bad=bad, progress=self._advance):
+                if not go_on():
+                    return
                 if entry.line < first:
                     continue
                 if self.chosen(entry.event, entry.metadata):
                     yield entry
                     continue
                 self.left_out += 1
+                self.passed = entry
                 if len(self._names) < NAMED:
                     self._names.add(".".join(entry.event))
 
@@ -128,7 +138,7 @@ def run(recording: Recording, targets: Sequence[Target], *, speed: float, as_jso
         replay = Replay(registry, attachments, stop=stop, speed=speed)
         summary.totals = replay.totals
         try:
-            _replay(replay, recording, progress)
+            _replay(replay, recording, progress, stop)
         except click.ClickException as error:
             if only_shown and reader_is_gone():
                 raise BrokenPipeError from error  # who reads has enough
@@ -160,17 +170,17 @@ def dry_run(recording: Recording, targets: Sequence[Target], *, as_json: bool) -
     Raises:
         click.ClickException: An option is wrong.
     """
-    check_targets(targets)
+    _check_options(recording, targets)
     counts: Counter[str] = Counter()
     first = last = None
-    for entry in recording:
+    for entry in recording.events():
         counts[".".join(entry.event)] += 1
         if entry.time_ns is not None:
             first = entry.time_ns if first is None else min(first, entry.time_ns)
             last = entry.time_ns if last is None else max(last, entry.time_ns)
     for bad in recording.bad:
         if bad.count:
-            click.echo(bad.text(), err=True)
+            click.echo(printable_lines(bad.text()), err=True)
     recording.check_not_empty(counts.total())
     names = [target.handler for target in targets]
     since, until = _moment(first), _moment(last)
@@ -232,49 +242,62 @@ class _Summary:
             "bad_lines": sum(bad.count for bad in self.recording.bad),
             "lost": self.totals.lost,
             "seconds": round(self._seconds(), 3),
-            "delivered": None if last is None else {"file": str(last.source), "line": last.line},
+            "delivered": last and {"file": _utf8(last.source), "line": last.line},
         }
 
     def how_to_go_on(self) -> str:
         """What to write to send the rest."""
-        files, last = self.recording.files, self.totals.delivered
-        if self.totals.last is None:
+        files = self.recording.files
+        last = self.totals.delivered if self.totals.events else self.recording.passed
+        if last is None and not self.totals.events:
             return "Stopped before the first event."
         source, line = files[0], self.recording.from_line - 1
         if last is not None:
             source, line = last.source, last.line
-        rest = " ".join(shlex.quote(str(file)) for file in files[files.index(source) + 1 :])
+        rest = " ".join(shell_word(str(file)) for file in files[files.index(source) + 1 :])
         done = (
-            f"after line {line:,} of {source}"
+            f"after line {line:,} of {printable(str(source))}"
             if last
             else "before any event is known to have arrived"
         )
-        begin = f"{shlex.quote(str(source))} --from-line {line + 1}"
+        begin = f"{shell_word(str(source))} --from-line {line + 1}"
         return f"Stopped {done}. To go on: {begin}{f', then {rest}' if rest else ''}"
 
     def _seconds(self) -> float:
         return time.monotonic() - self.began
 
 
-def _replay(replay: Replay, recording: Recording, progress: Progress) -> None:
+def _replay(replay: Replay, recording: Recording, progress: Progress, stop: Stop) -> None:
     from handlers import DeliveryError  # noqa: PLC0415 -- after check_process
 
-    def show(totals: Replayed) -> None:
-        progress(totals.events, recording.place)
+    def go_on() -> bool:
+        progress(replay.totals.events, recording.place)
+        return not stop.asked
 
     try:
-        replay.run(recording, progress=show)
+        replay.run(recording.events(go_on))
     except DeliveryError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _check_options(recording: Recording, targets: Sequence[Target]) -> None:
-    """Refuse a circle before there is one: a handler mends the end of its file when it opens it."""
+    """Refuse a circle before there is one: a handler mends the end of its file when it opens it.
+
+    Two handlers that write one file would break each other's lines.
+    """
+    written: set[Path] = set()
     for target in targets:
         options = options_of(target)
-        path = options.get("path")
-        if isinstance(path, str):
-            _refuse_circle(recording, options.get("id", target.handler), Path(path).expanduser())
+        name = options.get("path")
+        if not isinstance(name, str):
+            continue
+        path = Path(name).expanduser()
+        _refuse_circle(recording, options.get("id", target.handler), path)
+        if path.resolve() in written and not path.is_char_device():
+            raise click.ClickException(
+                f"Two handlers would write to {path}. Give each its own: --option path=FILE."
+            )
+        written.add(path.resolve())
 
 
 def _check_no_circle(recording: Recording, attachments: Sequence[SinkAttachment]) -> None:
@@ -291,6 +314,11 @@ def _refuse_circle(recording: Recording, handler_id: object, path: Path) -> None
             f"Handler {str(handler_id)!r} would write to the file that is read, {path.absolute()}. "
             "Give it another: --option path=FILE."
         )
+
+
+def _utf8(path: Path) -> str:
+    """A name for JSON, which has no form for other bytes."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _moment(time_ns: int | None) -> str | None:

@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from telemetry.cli.endings import INTERRUPTED
 
@@ -32,8 +32,7 @@ def stopping(last_words: Callable[[], str] = str) -> Iterator[Stop]:
 
     def ask(signum: int, frame: FrameType | None) -> None:
         if stop.asked:
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, last_words().encode())
-            os._exit(INTERRUPTED)
+            _end_at_once(last_words)
         stop()
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -45,3 +44,13 @@ def stopping(last_words: Callable[[], str] = str) -> Iterator[Stop]:
     finally:
         for number in signals:
             signal.signal(number, before[number])
+
+
+def _end_at_once(last_words: Callable[[], str]) -> NoReturn:
+    """End, with what there is to say if that can be said."""
+    try:
+        said = last_words().encode(errors="backslashreplace")
+        with suppress(OSError):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, said)
+    finally:
+        os._exit(INTERRUPTED)

@@ -17,6 +17,7 @@ import click
 from telemetry.cli.endings import reader_is_gone
 from telemetry.cli.event_choice import ABOUT_EVENT, Chosen, complete_event
 from telemetry.cli.file_errors import file_errors
+from telemetry.cli.named_path import NamedPath
 from telemetry.cli.printable import printable, printable_json
 from telemetry.cli.tailed import Tailed, TailedEvent, UnreadableLines
 from telemetry.cli.tailed_files import TailedFiles
@@ -26,13 +27,15 @@ from telemetry.viewer.logs.sources import Source, labels_of
 
 LOOK: Final = 0.25
 """Seconds between two looks at files that are followed."""
+SEARCH: Final = 2.0
+"""Seconds between two searches for files that have come."""
 NAMED: Final = 1000
 """Lines in which names near to an unknown one are looked for."""
 HOME: Final = Path("runs")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[PATH]...", type=NamedPath())
 @click.option(
     "-n",
     "--lines",
@@ -69,9 +72,9 @@ def tail(
 ) -> None:
     """Print the last events of a run, and with --follow those that come.
 
-    PATH is a log, plain or gzipped, or a directory, of which the log that was written last is
-    meant. By default it is the directory runs, or this one where there is none. Times are those of
-    this machine's zone. The exit status is 1 if there was nothing to print.
+    PATH is a log, plain or gzipped, - for standard input, or a directory, of which the log that was
+    written last is meant. By default it is the directory runs, or this one where there is none.
+    Times are those of this machine's zone. The exit status is 1 if there was nothing to print.
 
     \b
     telemetry tail                            the newest run below runs/
@@ -131,10 +134,13 @@ def _show(
         tails: list[Tailed] = []
 
         def add(new: Sequence[Path]) -> list[Tailed]:
-            labels = dict(zip(files.all, labels_of(tuple(files.all)), strict=True))
-            sources = [Source(path, labels[path]) for path in new]
-            added = [stack.enter_context(closing(Tailed(one, chosen, bad))) for one in sources]
+            added = [
+                stack.enter_context(closing(Tailed(Source(path, ""), chosen, bad))) for path in new
+            ]
             tails.extend(added)
+            if added:
+                for tail, label in zip(tails, labels_of(tuple(files.all)), strict=True):
+                    tail.label = label
             return added
 
         new = files.new()
@@ -144,11 +150,17 @@ def _show(
         for _, event in merge(*last, key=itemgetter(0)):
             write(event, labelled=len(tails) > 1)
             shown = True
+        search = time.monotonic() + SEARCH
         while follow:
             for event in (event for one in tails for event in one.new()):
                 write(event, labelled=len(tails) > 1)
+                shown = True
+            if files.has_pipe:
+                break  # it has ended
             _wait()
-            add(files.new())
+            if time.monotonic() >= search:
+                add(files.new())
+                search = time.monotonic() + SEARCH
     return shown
 
 

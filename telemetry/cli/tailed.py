@@ -62,10 +62,13 @@ class Tailed:
         source: The file, which need not be there yet.
         chosen: Which events are meant.
         bad: Called for lines that are no records.
+
+    Attributes:
+        label: Which file it is, by now: others may have come that are called so too.
     """
 
     def __init__(self, source: Source, chosen: Chosen, bad: UnreadableLines) -> None:
-        self._path, self._label = source
+        self._path, self.label = source
         self._chosen = chosen
         self._bad = bad
         self._followed = Followed(self._path, self._on_bad)
@@ -136,7 +139,7 @@ class Tailed:
                 self._bad(_at(self._path, line.offset), str(error))
             return None
         chosen = self._chosen(entry.event, entry.metadata)
-        return TailedEvent(self._label, line.text, entry) if chosen else None
+        return TailedEvent(self.label, line.text, entry) if chosen else None
 
     def _on_bad(self, number: int, reason: str) -> None:
         # A plain file is not read from its start, so nobody knows which of its lines that is.

@@ -171,16 +171,6 @@ def attached(registry: Registry, targets: Sequence[Target]) -> Iterator[list[Sin
             detach_all()  # together: several that hang cost as long as one
 
 
-def check_targets(targets: Sequence[Target]) -> None:
-    """Check the names and the options of handlers, without attaching them.
-
-    Raises:
-        click.ClickException: There is no such handler, or no such option.
-    """
-    for target in targets:
-        options_of(target)
-
-
 def _attach(registry: Registry, target: Target, taken: Sequence[object]) -> SinkAttachment:
     import handlers  # noqa: PLC0415 -- commands that need none start without
 
@@ -190,7 +180,11 @@ def _attach(registry: Registry, target: Target, taken: Sequence[object]) -> Sink
         return handlers.attach(
             target.handler, registry=registry, background=True, overflow="block", **options
         )
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except OSError as error:
+        # What a handler says itself stands where the system's reason would.
+        said = error.strerror if error.filename is None else None
+        raise click.ClickException(said or str(error)) from error
+    except (ImportError, TypeError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from telemetry.cli.named_path import NamedPath
+from telemetry.cli.printable import printable
 from telemetry.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ AXES: Final = ("step", "time", "epoch")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[RUN]...", type=NamedPath())
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -108,7 +110,9 @@ def view(
 def _warned() -> Iterator[None]:
     """Say warnings as sentences; logs are read, and bad lines in them found, in a thread."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_: click.echo(
+            f"Warning: {printable(str(message))}", err=True
+        )
         yield
 
 

@@ -140,6 +140,7 @@ def test_ctrl_c_inside_of_the_process_too(group):
         (["repl"], ["replay"]),
         (["tail", "--event", "alert"], ["alert", "alert.cleared", "alert.raised"]),
         (["replay", "x", "--event", "training.st"], ["training.step"]),
+        (["events", "training.st"], ["training.step"]),
     ],
 )
 def test_completion_still_works(words, found):
@@ -166,7 +167,7 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_with_130():
 def test_a_command_is_imported_when_it_is_asked_for():
     probe = "import sys, telemetry.cli; print(*sorted(n for n in sys.modules if '.cli.' in n))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["telemetry.cli.endings"]
+    assert done.stdout.split() == ["telemetry.cli.endings", "telemetry.cli.printable"]
 
 
 def test_every_command_is_there():

@@ -213,13 +213,14 @@ def test_the_file_that_is_read_is_not_written(into, write, tmp_path):
     log = write("run.jsonl", record(step=1))
     (tmp_path / "link.jsonl").symlink_to(log)
     for name in ("run.jsonl", "link.jsonl"):
-        done, text = into(log, path=name)
-        assert done.exit_code == 1
-        assert done.output == (
-            f"Error: Handler 'jsonl' would write to the file that is read, {tmp_path / name}. "
-            "Give it another: --option path=FILE.\n"
-        )
-        assert text == f"{record(step=1)}\n"
+        for dry in ([], ["--dry-run"]):
+            done, text = into(log, *dry, path=name)
+            assert done.exit_code == 1
+            assert done.output == (
+                f"Error: Handler 'jsonl' would write to the file that is read, {tmp_path / name}. "
+                "Give it another: --option path=FILE.\n"
+            )
+            assert text == f"{record(step=1)}\n"
 
 
 def test_a_file_that_is_read_is_not_even_mended(into, tmp_path):
@@ -233,6 +234,16 @@ def test_a_file_that_is_read_is_not_even_mended(into, tmp_path):
     done = invoke(log, "--to", "jsonl", "--option", f"path={log}")
     assert (done.exit_code, "is read" in done.output) == (1, True)
     assert log.read_bytes() == torn
+
+
+def test_two_handlers_do_not_write_one_file(into, write, tmp_path):
+    log = write("run.jsonl", record(step=1))
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "out.jsonl")
+    done, text = into(log, "--to", "jsonl", "--option", "path=link.jsonl")
+    assert (done.exit_code, text) == (1, None)
+    assert done.stderr == (
+        "Error: Two handlers would write to out.jsonl. Give each its own: --option path=FILE.\n"
+    )
 
 
 def test_a_file_that_is_named_twice_is_sent_once(into, write, tmp_path):
@@ -252,7 +263,11 @@ def test_a_file_that_is_named_twice_is_sent_once(into, write, tmp_path):
         (["run.jsonl", "--to", "memroy"], 1, "Did you mean 'memory'?"),
         (["run.jsonl", "--to", "memory", "--option", "maxlne=2"], 2, "'maxlen'"),
         (["run.jsonl", "--to", "memory", "--dry-run", "--option", "maxlne=2"], 2, "'maxlen'"),
-        (["run.jsonl", "--to", "jsonl", "--option", "path=/proc/no/x"], 1, "cannot write"),
+        (
+            ["run.jsonl", "--to", "jsonl", "--option", "path=/proc/no/x"],
+            1,
+            "Error: Handler 'jsonl'",
+        ),
         (["run.jsonl", "--to", "memory", "--speed", "-1"], 2, "--speed"),
         (["run.jsonl", "--to", "memory", "--speed", "nan"], 2, "must be a number, got nan"),
         (["run.jsonl", "--to", "memory", "--event", "trainign"], 1, "Did you mean training?"),
@@ -312,10 +327,12 @@ def test_a_line_says_how_far_it_is_twice_a_second(capsys):
 
 
 def test_on_a_terminal_a_line_says_how_far_it_is(write, tmp_path):
-    log = write("run.jsonl", *(record(step=step) for step in range(20_000)))
+    log = write("run.jsonl", *(record(step=step) for step in range(2000)))
     master, slave = pty.openpty()
     arguments = [log, "--to", "jsonl", "--option", f"path={tmp_path / 'out.jsonl'}"]
-    process = subprocess.Popen([*TELEMETRY, *arguments], stderr=slave)
+    always = "from telemetry.cli import main, progress; progress.REFRESH = 0; main()"
+    command = [sys.executable, "-W", "error", "-c", always, "replay", *arguments]
+    process = subprocess.Popen(command, stderr=slave)
     os.close(slave)
     shown = b""
     with suppress(OSError):  # what Linux says at the end of a terminal
@@ -324,7 +341,8 @@ def test_on_a_terminal_a_line_says_how_far_it_is(write, tmp_path):
     assert process.wait(60) == 0
     os.close(master)
     *progress, last = shown.decode().split("\r\x1b[K")[1:]
-    assert last.startswith("Replayed 20,000 events in ")
+    assert last.startswith("Replayed 2,000 events in ")
     megabytes = re.escape(f"{log.stat().st_size / 1e6:.1f}")
     form = re.compile(rf"[0-9,]+ events, [0-9,]+ a second, [0-9]+% of {megabytes} MB")
+    assert len(progress) >= 2000
     assert all(form.fullmatch(line) for line in progress)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -108,6 +111,56 @@ def test_asked_twice_it_ends_at_once(log, hanging):
     summary, end = errors.strip().splitlines()
     assert summary.startswith("Replayed 5 events in ")
     assert end.endswith(f"To go on: '{log}' --from-line 1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
+def test_asked_twice_it_ends_at_once_whatever_the_file_is_called(log, hanging):
+    named = os.fsencode(log.parent) + b"/w\xff\x1b.jsonl"
+    os.rename(log, named)  # noqa: PTH104 -- bytes
+    arguments = [named, *to_webhook(hanging, 600)]
+    process = subprocess.Popen([*TELEMETRY, *arguments], stderr=subprocess.PIPE)
+    with process:
+        assert hanging.asked.wait(60)
+        for _ in range(600):
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(0.1)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        process.kill()
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    _, end = errors.decode().strip().splitlines()
+    assert end.endswith("/w\\xff\\x1b.jsonl' --from-line 1")
+    assert "To go on: $'" in end
+
+
+def test_it_stops_where_no_event_is_meant(tmp_path):
+    """The log is a pipe, so that it has not ended when it is to stop."""
+    pipe = tmp_path / "run.jsonl"
+    os.mkfifo(pipe)
+    arguments = [str(pipe), "--event", "alert", "--to", "memory"]
+    process = subprocess.Popen([*TELEMETRY, *arguments], stderr=subprocess.PIPE, text=True)
+    with process, pipe.open("wb", buffering=0) as file:
+        records = b'{"event":"a.b","loss":1}\n' * 100
+        file.write(records * 400)  # far more than a pipe holds, so some were looked at
+        process.send_signal(signal.SIGINT)
+        with suppress(BrokenPipeError):
+            for _ in range(600):
+                file.write(records)
+                if process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    summary, end = errors.strip().splitlines()
+    left_out = re.fullmatch(r"Replayed 0 events in [0-9.]+ s; left out: ([0-9,]+)\.", summary)
+    assert left_out
+    line = int(left_out[1].replace(",", ""))
+    assert end == (
+        f"Stopped after line {line:,} of {pipe}. To go on: {pipe} --from-line {line + 1}"
+    )
 
 
 def test_a_reader_of_the_console_that_has_enough_ends_it_quietly(log):

@@ -59,7 +59,7 @@ def test_a_line_that_never_ends_is_not_kept_in_memory(tmp_path):
     assert done.stdout == lines(1)
     assert done.stderr == (
         f"{log}: the line at byte {len(lines(1))} is no record, and left out: "
-        "longer than 67,108,864 bytes\n"
+        "longer than 16,777,216 bytes\n"
     )
     assert peak < 300e6
 
@@ -166,6 +166,42 @@ def test_a_run_that_begins_in_a_directory_is_followed(follow, tmp_path):
         file.write(lines(9))
     (tmp_path / "second.jsonl").write_text(lines(2))
     assert process.stdout.readline() == lines(2)
+
+
+def test_a_file_has_another_label_when_one_has_come_that_is_called_so_too(tmp_path):
+    first, second = tmp_path / "a/metrics.jsonl", tmp_path / "b/metrics.jsonl"
+    first.parent.mkdir()
+    second.parent.mkdir()
+    first.write_text(lines(1))
+    command = [part for part in TELEMETRY if part != "--json"]
+    process = subprocess.Popen([*command, "-f", tmp_path], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "record | loss=2.5 | step=1\n"
+        second.write_text(lines(2))
+        assert process.stdout.readline() == "b/metrics  record | loss=2.5 | step=2\n"
+        with first.open("a") as file:
+            file.write(lines(3))
+        assert process.stdout.readline() == "a/metrics  record | loss=2.5 | step=3\n"
+        process.kill()
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_pipe_is_shown_as_it_comes(follow, name):
+    process = follow(name, stdin=subprocess.PIPE)
+    for number in range(3):
+        process.stdin.write(lines(number))
+        process.stdin.flush()
+        assert process.stdout.readline() == lines(number)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+def test_a_pipe_is_not_followed_beside_others(follow, tmp_path):
+    pipe, log = tmp_path / "pipe.jsonl", tmp_path / "run.jsonl"
+    os.mkfifo(pipe)
+    log.write_text(lines(1))
+    _, errors = follow(pipe, log).communicate(timeout=60)
+    assert errors == "Error: A pipe is followed alone. Leave --follow, or the other files.\n"
 
 
 def test_as_json_a_terminal_gets_no_control_characters(tmp_path):
