@@ -25,7 +25,7 @@ NAMES: Final = (
     "tail",
     "view",
 )
-"""The commands; each is in the module that is called like it."""
+"""The commands; each is in the module or the package that is called like it."""
 
 
 class _Telemetry(Commands):

@@ -10,8 +10,8 @@ import click
 
 from telemetry.alerts import Rule, load
 from telemetry.alerts.words import condition, more_of
-from telemetry.cli.named_path import NamedPath
-from telemetry.cli.printable import printable
+from telemetry.cli.options.named_path import NamedPath
+from telemetry.cli.output.printable import printable
 
 HEADER = ("rule", "severity", "metric", "condition", "and")
 COLOURS = {"critical": "red", "error": "red", "warning": "yellow", "info": "cyan"}

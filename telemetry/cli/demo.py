@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from telemetry.cli.named_path import NamedPath
+from telemetry.cli.options.named_path import NamedPath
 from telemetry.errors import MissingExtraError, ShadowedPackageError
 from telemetry.extras import import_extra
 from telemetry.packages import check_package

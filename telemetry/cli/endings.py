@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from telemetry.cli.printable import printable_lines
+from telemetry.cli.output.printable import printable_lines
 
 INTERRUPTED: Final = 130
 """The exit status of Ctrl-C: 128 and the number of ``SIGINT``, as shells have it."""

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import click
 
-from telemetry.cli.event_choice import complete_event, parse_pattern
+from telemetry.cli.options.event_choice import complete_event, parse_pattern
 from telemetry.events import CATALOGUE, EventSpec, Field, select
 from telemetry.names import overlaps
 

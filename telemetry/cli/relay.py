@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from telemetry.cli.log import log_lines
-from telemetry.cli.progress import Progress
-from telemetry.cli.seconds import Seconds
-from telemetry.cli.stopping import stopping
-from telemetry.cli.targets import (
+from telemetry.cli.options.seconds import Seconds
+from telemetry.cli.options.targets import (
     TargetsCommand,
     attached,
     check_process,
     target_options,
     targets_of,
 )
+from telemetry.cli.output.log import log_lines
+from telemetry.cli.output.progress import Progress
+from telemetry.cli.stopping import stopping
 from telemetry.registry import Registry
 
 if TYPE_CHECKING:

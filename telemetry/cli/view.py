@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from telemetry.cli.named_path import NamedPath
-from telemetry.cli.printable import printable
+from telemetry.cli.options.named_path import NamedPath
+from telemetry.cli.output.printable import printable
 from telemetry.errors import MissingExtraError
 
 if TYPE_CHECKING:

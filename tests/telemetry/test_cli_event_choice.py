@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.cli.event_choice import Chosen
+from telemetry.cli.options.event_choice import Chosen
 from telemetry.viewer.logs.entries import entry_of
 from telemetry.viewer.logs.lines import Line
 

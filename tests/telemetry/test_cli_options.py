@@ -9,9 +9,9 @@ import click
 import pytest
 
 from telemetry.cli import commands
-from telemetry.cli.log import log_lines
-from telemetry.cli.option_values import parse, resolve
-from telemetry.cli.options import complete_handler, complete_option, read_options
+from telemetry.cli.options.handler_options import complete_handler, complete_option, read_options
+from telemetry.cli.options.values import parse, resolve
+from telemetry.cli.output.log import log_lines
 
 NO_TEXT = "Allowed: a Python object, which a command line cannot give."
 

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from telemetry.cli import commands
-from telemetry.cli.printable import shell_word
-from telemetry.cli.progress import Progress
+from telemetry.cli.output.printable import shell_word
+from telemetry.cli.output.progress import Progress
 
 TELEMETRY = [sys.executable, "-W", "error", "-m", "telemetry"]
 RECORD = '{"event":"alert.raised","measurements":{"value":1},"metadata":{"severity":"critical"}}\n'

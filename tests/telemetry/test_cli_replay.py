@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import handlers
 from telemetry import Registry
 from telemetry.cli import commands
-from telemetry.cli.progress import Progress
+from telemetry.cli.output.progress import Progress
 
 TELEMETRY = [sys.executable, "-W", "error", "-m", "telemetry", "replay"]
 HOUR = "2026-11-21T11:30:00.000001Z"
@@ -330,7 +330,10 @@ def test_on_a_terminal_a_line_says_how_far_it_is(write, tmp_path):
     log = write("run.jsonl", *(record(step=step) for step in range(2000)))
     master, slave = pty.openpty()
     arguments = [log, "--to", "jsonl", "--option", f"path={tmp_path / 'out.jsonl'}"]
-    always = "from telemetry.cli import main, progress; progress.REFRESH = 0; main()"
+    always = (
+        "from telemetry.cli import main; from telemetry.cli.output import progress; "
+        "progress.REFRESH = 0; main()"
+    )
     command = [sys.executable, "-W", "error", "-c", always, "replay", *arguments]
     process = subprocess.Popen(command, stderr=slave)
     os.close(slave)

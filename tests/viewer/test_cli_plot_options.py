@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from telemetry.cli import commands
-from telemetry.cli.plot import BANDS as PLOT_BANDS
-from telemetry.cli.plot import MODES as PLOT_MODES
+from telemetry.cli.plot.command import BANDS as PLOT_BANDS
+from telemetry.cli.plot.command import MODES as PLOT_MODES
 from telemetry.cli.view import MODES as VIEW_MODES
 from telemetry.viewer.charts.bands import BANDS
 from telemetry.viewer.frames.smoothing import MODES

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from telemetry.cli import commands
-from telemetry.cli.plot_pace import pause_after
+from telemetry.cli.plot.pace import pause_after
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import click
 import pytest
 
 import clipping
-from telemetry.cli.clipper_specs import complete_clipper, read_clippers
+from telemetry.cli.replay.clipper_specs import complete_clipper, read_clippers
 
 
 def refused(*texts):

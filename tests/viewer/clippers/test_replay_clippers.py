@@ -10,8 +10,8 @@ import pytest
 import clipping
 import handlers
 import telemetry
-from telemetry.cli.clip_candidates import candidate_of
-from telemetry.cli.clipper_specs import Named
+from telemetry.cli.replay.clip_candidates import candidate_of
+from telemetry.cli.replay.clipper_specs import Named
 from telemetry.viewer.clips.clippings import choose_records
 from telemetry.viewer.clips.comparison import compare
 from telemetry.viewer.clips.plans import Asked, make_plans, read_plan

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from telemetry.cli.event_choice import Chosen
+from telemetry.cli.options.event_choice import Chosen
 
 CASES = [
     (7, "7", True),

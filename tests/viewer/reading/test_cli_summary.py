@@ -224,7 +224,7 @@ def test_a_duration_that_is_no_number_is_left_out(summary, write, duration):
 
 
 def test_a_table_of_many_metrics_is_not_made_for_each(summary, write, monkeypatch):
-    from telemetry.cli import summary_table
+    from telemetry.cli.summary import table as summary_table
 
     for name in ("a", "b"):
         write(f"{name}.jsonl", [{f"m{number}.loss": 1 for number in range(500)}])
@@ -302,6 +302,6 @@ def test_json_on_a_terminal_has_no_control_characters(write, tmp_path):
     ],
 )
 def test_numbers_are_written_as_a_person_does(value, text):
-    from telemetry.cli.summary_words import number
+    from telemetry.cli.summary.words import number
 
     assert number(float(value)) == text

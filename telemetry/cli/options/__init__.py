@@ -1,0 +1,1 @@
+"""What commands take: options and arguments that several of them have."""

@@ -1,0 +1,5 @@
+"""``telemetry plot``."""
+
+from telemetry.cli.plot.command import plot
+
+__all__ = ["plot"]

@@ -1,0 +1,5 @@
+"""``telemetry query``."""
+
+from telemetry.cli.query.command import query
+
+__all__ = ["query"]

@@ -1,0 +1,5 @@
+"""``telemetry replay``."""
+
+from telemetry.cli.replay.command import replay
+
+__all__ = ["replay"]

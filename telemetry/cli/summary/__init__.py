@@ -1,0 +1,5 @@
+"""``telemetry summary``."""
+
+from telemetry.cli.summary.command import summary
+
+__all__ = ["summary"]
