@@ -88,12 +88,15 @@ class Content:
             OSError: The file cannot be read.
         """
         with self.path.open("rb") as file:
-            self._inode = os.fstat(file.fileno()).st_ino
+            inode = os.fstat(file.fileno()).st_ino
+            if self._inode not in (None, inode):
+                return  # it has taken the place of the other just now: see has_begun_anew
+            self._inode = inode
             file.seek(self._place.offset)
             end = os.fstat(file.fileno()).st_size  # what comes meanwhile is for the next call
             if most is not None:
                 end = min(end, self._place.offset + most)
-            while data := file.read(min(CHUNK, end - self._place.offset)):
+            while data := file.read(max(min(CHUNK, end - self._place.offset), 0)):
                 self._place.add(data)
                 for text in self._inflated(data):
                     behind = text.rfind(b"\n") + 1

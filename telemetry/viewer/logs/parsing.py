@@ -12,8 +12,10 @@ from telemetry.values import LARGEST, SMALLEST
 from telemetry.viewer.logs.foreign import TOO_DEEP
 
 _WORD: Final = re.compile(
-    r'("[^"\\]*(?:\\.[^"\\]*)*")|(-?\bnan\b)|\binf(?:inity)?\b', re.IGNORECASE | re.DOTALL
+    r'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|(-?\bnan\b)|\binf(?:inity)?\b',
+    re.IGNORECASE | re.DOTALL,
 )
+"""A string, also one without an end: it would be looked for again behind each of its quotes."""
 
 
 def parse_json(text: bytes) -> Any:

@@ -130,6 +130,8 @@ class Records:
         sources: The files.
         bad_lines: How many lines of each file were no records.
         restarts: How often a file was read anew, because it was cut or is another one by now.
+        unread: How many bytes the last `refresh` found, and left to the next.
+        reads: How often something was read.
     """
 
     def __init__(self, sources: Sequence[Source], *, follow: bool = False) -> None:
@@ -138,17 +140,16 @@ class Records:
         self.connection.execute(_TABLE)
         self.bad_lines: list[int] = []
         self.restarts = 0
+        self.unread = 0
+        self.reads = 0
         self._follow = follow
         self._contents: list[Content] = []
         self._begun: set[int] = set()
+        self._broken: set[int] = set()
+        self._is_settled = True
         self.extend(sources)
         if follow:
             self.refresh()
-
-    @property
-    def unread(self) -> int:
-        """How many bytes of the files were not read yet."""
-        return sum(content.unread for content in self._contents)
 
     def rows(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """What a statement gives."""
@@ -172,7 +173,9 @@ class Records:
             self._contents.append(Content(self.sources[number].path))
             self.bad_lines.append(0)
             self._begun.add(number)
-            if not self._follow:
+            if self._follow:
+                self.unread += self._contents[number].unread
+            else:
                 self._load(number)
         self._settle()
 
@@ -184,15 +187,23 @@ class Records:
 
         Returns:
             How many records there are more. A file that was cut, or is another one by now, is read
-            anew; of one that was deleted stays what was read.
+            anew, and so is one on which the engine has failed; of one that was deleted stays what
+            was read.
         """
         before = self._count()
         left = ALL if most is None else most
+        unread = 0
         for number in range(len(self._contents)):
-            if self._contents[number].has_begun_anew():
+            if number in self._broken or self._contents[number].has_begun_anew():
                 self._begin_anew(number)
-            left -= self._read(number, left)
+            here = self._contents[number].unread
+            size = min(here, left)
+            if size:
+                self._read(number, size)
+            left -= size
+            unread += here - size
         self._settle()
+        self.unread = unread
         return self._count() - before
 
     def __enter__(self) -> Self:
@@ -214,19 +225,18 @@ class Records:
         else:
             self._insert_blocks(number, content.lines())
 
-    def _read(self, number: int, most: int) -> int:
-        """Read on in a file; gives how many bytes were read."""
-        content = self._contents[number]
-        size = min(content.unread, most)
-        if size:
-            self._insert_blocks(number, content.whole_lines(size))
-        return size
+    def _read(self, number: int, size: int) -> None:
+        """Read on in a file. What was taken from it is gone if the engine fails."""
+        self._broken.add(number)
+        self._insert_blocks(number, self._contents[number].whole_lines(size))
+        self._broken.discard(number)
 
     def _begin_anew(self, number: int) -> None:
         self.restarts += 1
         self._contents[number] = Content(self._contents[number].path)
         self.bad_lines[number] = 0
         self._begun.add(number)
+        self._broken.discard(number)
         self.rows("DELETE FROM records WHERE source = ?", [number])
 
     def _insert_blocks(self, number: int, pieces: Iterable[bytes]) -> None:
@@ -235,11 +245,21 @@ class Records:
                 self._insert(number, lines_of(block))
 
     def _insert(self, number: int, lines: str) -> None:
+        self.reads += 1
+        self._is_settled = False
         self.rows(_INSERT.replace(_LINES, lines), {"source": number})
         self.bad_lines[number] += take_rejected(self.connection)
 
     def _settle(self) -> None:
         """Look through the lines of all files that were read: which are records, of which form."""
+        if not self._is_settled:
+            self._tell_forms()
+            self._is_settled = True
+        for number in [each for each in self._begun if not self._is_behind(each)]:
+            self._begun.discard(number)
+            self._end_reading(number)
+
+    def _tell_forms(self) -> None:
         forms = {form for (form,) in self.rows("SELECT DISTINCT form FROM records")}
         if SUSPECT in forms:
             self._leave_out_deep()
@@ -252,9 +272,6 @@ class Records:
             self.bad_lines[number] += count
         if bad or BLANK in forms:
             self.rows(f"DELETE FROM records WHERE form IS NULL OR form = {BLANK}")
-        for number in [each for each in self._begun if not self._is_behind(each)]:
-            self._begun.discard(number)
-            self._end_reading(number)
 
     def _is_behind(self, number: int) -> bool:
         return self._follow and self._contents[number].unread > 0

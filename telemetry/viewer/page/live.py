@@ -40,7 +40,7 @@ class Live:
         self.watched = watched
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainbus-page")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may stop this while its thread holds it
         self._listeners: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def start(self) -> None:

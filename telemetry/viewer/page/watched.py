@@ -42,6 +42,22 @@ class Snapshot(NamedTuple):
     size: int
 
 
+class Seen(NamedTuple):
+    """What tells one look from another.
+
+    Attributes:
+        sources: How many logs there are.
+        restarts: How often one was read anew.
+        reads: How often something was read.
+        unread: How many bytes were left.
+    """
+
+    sources: int
+    restarts: int
+    reads: int
+    unread: int
+
+
 class Watched:
     """Some logs, and those that come to their directories.
 
@@ -51,18 +67,20 @@ class Watched:
 
     Attributes:
         snapshot: What was read so far; None before the first log is there.
-        unread: How many bytes that are there are left to the next looks.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self.snapshot: Snapshot | None = None
-        self.unread = 0
         self._most = SOON
         self._records: Records | None = None
         self._parts: list[Part] = []
-        self._restarts = 0
-        self._bad = 0
+        self._seen = Seen(0, 0, 0, 0)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes that are there are left to the next looks."""
+        return 0 if self._records is None else self._records.unread
 
     def look(self) -> bool:
         """Read what is new.
@@ -81,17 +99,15 @@ class Watched:
         records = self._records
         known = [source.path for source in records.sources]
         every = each_once([*known, *paths])  # one that was deleted stays, and what was read of it
-        is_more = len(every) > len(known)
-        if is_more:
+        if len(every) > len(known):
             records.extend(tuple(map(Source, every, labels_of(every))))
-        self.unread = records.unread
-        rows = records.refresh(self._most)
-        self.unread = max(self.unread - self._most, 0)  # what came meanwhile is for the next look
+        records.refresh(self._most)
         self._most = min(GROWTH * self._most, MOST)
-        is_other = records.restarts != self._restarts or sum(records.bad_lines) != self._bad
-        if not (is_more or rows or is_other):
+        seen = Seen(len(every), records.restarts, records.reads, records.unread)
+        if self.snapshot is not None and seen == self._seen:
             return False
-        self.snapshot = self._next(records, self.snapshot, is_more=is_more)
+        self.snapshot = self._next(records, self.snapshot, seen)
+        self._seen = seen
         return True
 
     def interrupt(self) -> None:
@@ -107,12 +123,11 @@ class Watched:
                 found += [source.path for source in find_logs(path)]
         return found
 
-    def _next(self, records: Records, before: Snapshot | None, *, is_more: bool) -> Snapshot:
+    def _next(self, records: Records, before: Snapshot | None, seen: Seen) -> Snapshot:
         parts = find_parts(records)
-        is_anew = records.restarts != self._restarts  # what was found in it may be gone
-        is_other = is_more or parts != self._parts or is_anew
-        self._parts, self._restarts = parts, records.restarts
-        self._bad = sum(records.bad_lines)
+        is_anew = seen.restarts != self._seen.restarts  # what was found in it may be gone
+        is_other = seen.sources != self._seen.sources or parts != self._parts or is_anew
+        self._parts = parts
         if before is None or is_anew:
             columns = find_columns(records)
         else:

@@ -1,13 +1,18 @@
 """What the page is told of logs that are not as expected, and that change while it is open."""
 
 import json
+import threading
 
 import pytest
 
+from telemetry.viewer.logs.records import Records
+from telemetry.viewer.page import watched as watched_module
 from telemetry.viewer.page.lanes import MOST_LANES, lanes_of
+from telemetry.viewer.page.live import Live
 from telemetry.viewer.page.spans import Span
+from telemetry.viewer.page.watched import Watched
 
-from .conftest import line, span_line
+from .conftest import WAIT, line, span_line
 from .test_answers import Asked
 
 
@@ -44,6 +49,15 @@ def test_an_odd_record_is_one_problem_among_the_others(log, record):
     assert told["problems"][0]["text"] == "m"
 
 
+def test_metrics_that_differ_in_case_alone_are_two(log):
+    for step in (1, 2):
+        metrics = {"loss": step, "Loss": 10 * step, "LOSS": 100 * step}
+        log().write(json.dumps({"step": step, "metrics": metrics}) + "\n")
+    found = Asked(log().path)("curves", "metric=loss&metric=Loss&metric=LOSS")
+    told = {each["metric"]: list(each["y"]) for each in found}
+    assert told == {"loss": [1, 2], "Loss": [10, 20], "LOSS": [100, 200]}
+
+
 def test_records_are_counted_where_lines_are_left_out_and_files_are_read_anew(log):
     run = log().steps([1.0]).write("no json\n").steps([2.0], first=2)
     with pytest.warns(UserWarning, match="no record in line 2"):
@@ -59,6 +73,70 @@ def test_records_are_counted_where_lines_are_left_out_and_files_are_read_anew(lo
     state = asked("state")
     assert (state["records"], state["left_out"]) == (1, 0)
     assert [metric["name"] for metric in state["metrics"]] == ["training.lr"]
+
+
+def test_a_look_that_fails_loses_nothing(log, monkeypatch):
+    one, other = log("a.jsonl").steps([1.0, 2.0]), log("b.jsonl").steps([3.0, 4.0])
+    fail_once(monkeypatch, on=2)
+    watched = Watched([one.path, other.path])
+    with pytest.raises(OSError, match="no room"):
+        watched.look()
+    assert watched.snapshot is None
+    other.path.unlink()  # and nothing is new
+    assert watched.look()
+    assert (watched.snapshot.runs, watched.snapshot.size) == (("a",), 2)
+    assert not watched.look()
+
+
+def test_a_signal_that_comes_while_a_listener_is_noted_ends_the_page():
+    live = Live(Watched([]))
+
+    def be_interrupted():
+        with live._lock:
+            live.stop()  # as the handler of a signal does, in the same thread
+
+    thread = threading.Thread(target=be_interrupted, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+
+
+def test_what_was_taken_from_a_file_when_the_engine_failed_is_read_again(log, monkeypatch):
+    run = log().steps([1.0, 2.0])
+    asked = Asked(run.path)
+    asked("curves", "metric=training.loss")
+    fail_once(monkeypatch, on=1)
+    run.steps([3.0], first=3)
+    with pytest.raises(OSError, match="no room"):
+        asked.watched.look()
+    run.steps([4.0], first=4)
+    assert asked.watched.look()
+    assert asked.curve("metric=training.loss") == ([1, 2, 3, 4], [1, 2, 3, 4])
+    assert asked("state")["records"] == 4
+
+
+def fail_once(monkeypatch, *, on):
+    """Let the engine have no room for the lines of the next file, or of one after it."""
+    insert, calls = Records._insert, []
+
+    def full(self, *lines):
+        calls.append(lines)
+        if len(calls) == on:
+            raise OSError("no room")
+        insert(self, *lines)
+
+    monkeypatch.setattr(Records, "_insert", full)
+
+
+def test_that_a_rest_without_an_end_is_all_that_is_left_is_told(log, monkeypatch):
+    run = log().steps(range(100))
+    monkeypatch.setattr(watched_module, "SOON", run.path.stat().st_size)
+    run.write('{"event": "tra')
+    asked = Asked(run.path)
+    assert asked("state")["unread"] == 14
+    assert asked.watched.look()
+    assert asked("state")["unread"] == 0
+    assert not asked.watched.look()
 
 
 def test_spans_of_two_runs_with_the_same_ids_are_two(log):
