@@ -58,7 +58,9 @@ class Replayed(NamedTuple):
         step: The number of the step, if it is known.
         grad_norm: The norm of the whole model's gradient, before clipping.
         threshold: What the norm was held against (AGC's target), infinity before there is one;
-            NaN from the step on in which there are several groups, and with scope ``"per_unit"``.
+            NaN where it is not known, as AGC's of weights that are NaN, and where it is `grouped`.
+        grouped: Whether each group has a threshold of its own, and the model none: from the step on
+            in which there are several groups, and with scope ``"per_unit"``.
         scale: The smallest factor; 0 where gradients are zeroed for not being finite.
         outcome: ``"applied"``, ``"unclipped"`` or ``"skipped"``, as the stop event has it.
         finite: Whether all norms are finite.
@@ -73,6 +75,7 @@ class Replayed(NamedTuple):
     step: float | None
     grad_norm: float
     threshold: float
+    grouped: bool
     scale: float
     outcome: str
     finite: bool
@@ -149,7 +152,7 @@ class Replay:
         self._make_room({key: np.size(norm) for key, norm in groups.items()}, recorded.step)
         self._steps += 1
         if self._state is None:
-            return _nothing_done(recorded)
+            return self._nothing_done(recorded)
         measured = self._measured(groups, recorded.weights)
         hidden = not self._whole and _hides_nonfinite(recorded.grad_norm, measured.norms)
         self._refuse(recorded, measured.norms, hidden)
@@ -253,7 +256,7 @@ class Replay:
         self, recorded: Norms, groups: tuple[Key, ...], decision: Decision, hidden: bool
     ) -> Replayed:
         if not groups:
-            return _nothing_done(recorded)
+            return self._nothing_done(recorded)
         index, owner = self._placed(groups)
         (limit, *_) = decision.limits.values()
         scales, thresholds = decision.scale[index], limit[index]
@@ -262,7 +265,8 @@ class Replay:
         return Replayed(
             step=recorded.step,
             grad_norm=recorded.grad_norm,
-            threshold=float(limit[0]) if self._is_single else np.nan,
+            threshold=np.nan if self._is_grouped else float(limit[0]),
+            grouped=self._is_grouped,
             scale=float(scales.min()),
             outcome="skipped" if decision.zeroed[index].all() else outcome,
             finite=not hidden and not decision.nonfinite[index].any(),
@@ -274,9 +278,27 @@ class Replay:
         )
 
     @property
-    def _is_single(self) -> bool:
-        """Whether one threshold is the model's, as far as is known by now."""
-        return len(self._rows) == 1 and self._clipper.scope != "per_unit"
+    def _is_grouped(self) -> bool:
+        """Whether no threshold is the model's, as far as is known by now."""
+        return len(self._rows) > 1 or self._clipper.scope == "per_unit"
+
+    def _nothing_done(self, recorded: Norms) -> Replayed:
+        """A step in which no group has a gradient."""
+        none = np.zeros(0)
+        return Replayed(
+            step=recorded.step,
+            grad_norm=recorded.grad_norm,
+            threshold=np.nan,
+            grouped=self._is_grouped,
+            scale=1.0,
+            outcome="unclipped",
+            finite=bool(np.isfinite(recorded.grad_norm)),
+            groups=(),
+            groups_clipped=0,
+            owner=np.zeros(0, np.intp),
+            thresholds=none,
+            scales=none,
+        )
 
     def _placed(self, groups: tuple[Key, ...]) -> Placed:
         """The rows of some groups, and which group each is of."""
@@ -286,25 +308,6 @@ class Replay:
             index = np.concatenate([np.arange(rows.start, rows.stop) for rows in slices])
             self._last = groups, (index, np.repeat(np.arange(len(groups)), lengths))
         return self._last[1]
-
-
-def _nothing_done(recorded: Norms) -> Replayed:
-    """A step in which no group has a gradient."""
-    finite, none = bool(np.isfinite(recorded.grad_norm)), np.zeros(0)
-    owner = np.zeros(0, np.intp)
-    return Replayed(
-        recorded.step,
-        recorded.grad_norm,
-        np.nan,
-        1.0,
-        "unclipped",
-        finite,
-        (),
-        0,
-        owner,
-        none,
-        none,
-    )
 
 
 def _hides_nonfinite(grad_norm: float, norms: Floats) -> bool:

@@ -215,16 +215,28 @@ def test_a_group_that_comes_later_begins_its_history_then(clipper):
 def test_the_threshold_is_the_model_s_as_long_as_there_is_one_group():
     clipper = clipping.ZScoreClip(scope="per_param")
     groups = [{("a",): 1.0}, {("a",): 1.0}, {("a",): 1.0, ("b",): 1.0}, {("a",): 1.0}]
-    steps = replay(clipper, [Norms(1.0, groups=each) for each in groups])
+    steps = list(replay(clipper, [Norms(1.0, groups=each) for each in groups]))
     np.testing.assert_array_equal(
         [one.threshold for one in steps], [math.inf, 1.0, math.nan, math.nan]
     )
+    assert [one.grouped for one in steps] == [False, False, True, True]
+
+
+def test_a_threshold_that_is_nan_is_the_model_s_all_the_same():
+    """AGC's is, where a weight is NaN."""
+    clipper = clipping.AGC(clipping=0.01, scope="global", exclude_bias_bn=False)
+    groups = {("global",): 1.0}
+    weights = [{("global",): norm} for norm in (10.0, math.nan)]
+    steps = list(replay(clipper, [Norms(1.0, groups=groups, weights=each) for each in weights]))
+    np.testing.assert_array_equal([one.threshold for one in steps], [0.1, math.nan])
+    assert [one.grouped for one in steps] == [False, False]
 
 
 def test_the_threshold_of_a_unit_is_never_the_model_s():
     clipper = clipping.AGC(scope="per_unit")
     (one,) = replay(clipper, [Norms(1.0, groups={("a",): [1.0]}, weights={("a",): [5.0]})])
-    assert (math.isnan(one.threshold), one.thresholds.tolist()) == (True, [0.05])
+    assert (math.isnan(one.threshold), one.grouped) == (True, True)
+    assert one.thresholds.tolist() == [0.05]
 
 
 def test_steps_without_any_group_count_for_the_warmup():

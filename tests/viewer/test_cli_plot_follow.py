@@ -13,6 +13,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from telemetry.cli.plot.following import Remarks
+
 ROOT = Path(__file__).parent.parent.parent
 PLOT = [sys.executable, "-W", "error", "-m", "telemetry", "plot"]
 WAIT = 120
@@ -111,6 +113,70 @@ def test_warnings_stand_below_each_drawing_while_they_hold(tmp_path, environment
         assert len(lines) < 30
         assert lines[0].startswith("training.loss" if "training.loss" in lines[0] else "train.loss")
         assert max(map(len, lines)) <= 72
+
+
+def test_what_was_said_of_a_file_is_gone_with_it(tmp_path, environment):
+    log, other = tmp_path / "a.jsonl", tmp_path / "other"
+    log.write_bytes(lines_of(range(1, 9)) + b"garbage\n")
+    with on_screen(tmp_path, environment, "a.jsonl") as read_until:
+        read_until(b"no record in line 9")
+        for first, found in [(b"garbage\n", b"no record in line 1 "), (b"", b"step\r\n")]:
+            other.write_bytes(first + lines_of(range(101, 109)))
+            other.replace(log)
+            lines = screen_of(read_until(found))
+            said = [line for line in lines if "no record" in line]
+            assert ["in line 1 " in line for line in said] == [True] * bool(first)
+
+
+def test_that_a_picture_is_not_drawn_is_said_each_time(tmp_path, environment):
+    log, picture, said = (tmp_path / name for name in ("a.jsonl", "live.svg", "said"))
+    waiting = "Waiting for more."
+
+    def take(content):
+        (tmp_path / "other").write_bytes(content)
+        (tmp_path / "other").replace(log)
+
+    log.touch()
+    with (
+        said.open("wb") as file,
+        subprocess.Popen(
+            [*PLOT, "a.jsonl", "--follow", "--out", "live.svg"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        ) as process,
+    ):
+        try:
+            for number in (1, 2):
+                wait_until(lambda n=number: said.read_text().count(waiting) == n, "not said")
+                picture.unlink(missing_ok=True)
+                take(lines_of(range(1, 9 + number)))
+                wait_until(picture.exists, "no picture")
+                take(b"{}\n" * number)
+        finally:
+            process.kill()
+
+
+def test_what_two_outputs_remark_on_is_said_once(capsys):
+    remarks = Remarks(None)
+    for _ in ("a picture", "a window"):
+        remarks.of_chart("The font has no 损.")
+    for _ in ("a drawing", "the next"):
+        remarks.tell(drawn=True)
+    assert capsys.readouterr().err == "The font has no 损.\n"
+
+
+def test_without_colours_a_screen_is_cleared_all_the_same(tmp_path, environment):
+    log = tmp_path / "a.jsonl"
+    log.write_bytes(lines_of(range(1, 9)))
+    with on_screen(tmp_path, environment | {"NO_COLOR": "1"}, "a.jsonl") as read_until:
+        shown = read_until(b"step\r\n")
+        with log.open("ab") as file:
+            file.write(lines_of(range(9, 99)))
+        shown += read_until(b"step\r\n")
+    assert shown.count("\x1b[H\x1b[2Ja.jsonl") == 2
+    assert "\x1b" not in shown.replace("\x1b[H\x1b[2J", "")
 
 
 def test_a_screen_does_not_have_warnings_that_go_elsewhere(tmp_path, environment):

@@ -147,6 +147,28 @@ def test_a_terminal_without_a_display_gets_characters_which_are_drawn_again(tmp_
     assert list(tmp_path.iterdir()) == [log]  # no picture that nobody asked for
 
 
+@pytest.mark.parametrize("given", [["--size", "5x2"], ["--dpi", "30"]])
+def test_who_says_how_large_a_picture_is_gets_one_also_without_a_display(
+    tmp_path, environment, given
+):
+    append(tmp_path / "a.jsonl", range(1, 10))
+    parent, child = pty.openpty()
+    done = subprocess.run(
+        [*PLOT, "a.jsonl", *given],
+        cwd=tmp_path,
+        env=environment,
+        stdout=child,
+        stderr=child,
+        timeout=WAIT,
+        check=False,
+    )
+    os.close(child)
+    shown = os.read(parent, 65536)
+    os.close(parent)
+    assert (done.returncode, shown) == (0, b"Wrote metrics.png\r\n")
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
 BACKEND = """
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -199,7 +221,7 @@ def checkout(tmp_path):
     for folder in ("telemetry", "scripts", "clipping", "regularizers", "handlers"):
         hidden = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / "checkout" / folder, ignore=hidden)
-    command = tmp_path / "checkout" / "telemetry" / "cli" / "plot.py"
+    command = tmp_path / "checkout" / "telemetry" / "cli" / "plot" / "command.py"
     command.write_text(command.read_text().replace("Plot metrics of one run", "Copied: one run"))
     return tmp_path / "checkout"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ def query(words: tuple[str, ...], form: str | None, tables: bool) -> None:
     from telemetry.cli.query.rows import PRINTERS  # noqa: PLC0415 -- as above
     from telemetry.viewer.logs.sources import find_logs  # noqa: PLC0415 -- as above
 
-    if not tables and (not words or os.path.exists(words[0])):  # noqa: PTH110 -- SQL is too long for a Path
+    if not tables and (not words or _is_log(words[0])):
         raise click.UsageError(
             "Which SQL? Write for example: telemetry query 'select count(*) from records' runs"
         )
@@ -53,3 +54,16 @@ def query(words: tuple[str, ...], form: str | None, tables: bool) -> None:
     with reading(sources, follow=False) as records:
         answer = listed(records) if tables else asked(records, sql)
         PRINTERS[form](answer)
+
+
+def _is_log(word: str) -> bool:
+    """Whether a log, there or missing, stands where the SQL belongs."""
+    from telemetry.viewer.logs.sources import SUFFIXES, find_logs  # noqa: PLC0415 -- as above
+
+    if os.path.exists(word):  # noqa: PTH110 -- SQL is too long for a Path
+        return True
+    if word.split() != [word]:
+        return False
+    with suppress(OSError):  # also of SQL that is too long
+        return word.endswith(SUFFIXES) or bool(find_logs(word))
+    return False

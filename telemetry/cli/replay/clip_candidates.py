@@ -34,10 +34,9 @@ def candidate_of(named: Named) -> Candidate:
 
         def decide(clipping: RecordedClipping) -> Decision:
             made = replay.step(_norms_of(clipping))
-            # Before the first group is there, nothing is known of thresholds.
-            own = math.isnan(made.threshold) and bool(made.groups)
+            threshold = None if made.grouped else made.threshold
             groups = {} if clipper.scope == "global" else _groups_of(made, by_unit=by_unit)
-            return Decision(None if own else made.threshold, made.scale, made.finite, groups)
+            return Decision(threshold, made.scale, made.finite, groups)
 
         return decide
 

@@ -96,9 +96,8 @@ def _plans(records: Records, clippers: Sequence[Candidate], asked: Asked) -> lis
     runs = find_runs(records)
     choose_records(records, asked.where, is_said)
     plans, without = make_plans(records, runs, clippers, asked)
-    for run in without:
-        said = f"{run}: left out, it has no {asked.metric or 'gradient norms'}."
-        click.echo(printable(said), err=True)
+    for run, reason in without.items():
+        click.echo(printable(f"{run}: left out, {reason}."), err=True)
     return plans
 
 

@@ -27,7 +27,8 @@ def banded(lines: Sequence[Line], band: Band, *, by_name: bool) -> list[Line]:
     A run with several values at one place, as it has on an axis of epochs, is their mean there.
     Where runs have other places than each other, they are interpolated linearly, and never beyond
     their ends: where a run has ended, the mean is that of the others. Where one is infinite, so is
-    the mean; the band is that of the others, and so are both from there to its next finite value.
+    the mean; the band is that of the others, and so are both between its finite values beside the
+    infinity.
 
     Args:
         lines: One for each run and metric.

@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 def make_plans(
     records: Records, runs: Iterable[str], clippers: Sequence[Candidate], asked: Asked
-) -> tuple[list[Plan], list[str]]:
+) -> tuple[list[Plan], dict[str, str]]:
     """Find the norms in each run.
 
     Args:
@@ -77,7 +77,7 @@ def make_plans(
         asked: Which norms.
 
     Returns:
-        What is to be run over what, and the runs that have no such norms.
+        What is to be run over what, and why some runs are left out.
 
     Raises:
         ValueError: There is no such metric, a run lacks what a clipper needs, or no run has norms.
@@ -89,19 +89,19 @@ def make_plans(
         for series in find_series(records):
             reported.setdefault(series.run, []).append(series)
     plans: list[Plan] = []
-    without = []
+    without: dict[str, list[str]] = {}
     for run in runs:
         if run in reported:
             plans += _of_series(records, reported[run], clippers)
             continue
-        plan = _of_metric(records, run, clippers, columns, chosen)
-        if plan is None:
-            without.append(run)
+        found = _norms_of(records, run, columns, chosen)
+        if len(found) == 1:
+            plans.append(_of_metric(run, clippers, columns, found))
         else:
-            plans.append(plan)
+            without[run] = list(found)
     if not plans:
         raise ValueError(_no_norms(without, columns, chosen, asked))
-    return plans, without
+    return plans, {run: _why_not(names, chosen, asked) for run, names in without.items()}
 
 
 def read_plan(records: Records, plan: Plan) -> Iterator[RecordedClipping]:
@@ -153,19 +153,25 @@ def _series_for(records: Records, reported: Sequence[Series], candidate: Candida
     )
 
 
+def _norms_of(
+    records: Records, run: str, columns: Mapping[str, Column], chosen: str | None
+) -> dict[str, int]:
+    """How many values a run has of its norms; of several metrics, where none is the usual one."""
+    names = [chosen] if chosen else _norms_in(columns)
+    counts = {name: count_metric(records, run, columns[name]) for name in names}
+    found = {name: count for name, count in counts.items() if count}
+    usual = ({name: count} for name, count in found.items() if name in USUAL)
+    return next(usual, found)
+
+
 def _of_metric(
-    records: Records,
     run: str,
     clippers: Sequence[Candidate],
     columns: Mapping[str, Column],
-    chosen: str | None,
-) -> Plan | None:
-    names = [chosen] if chosen else _norms_in(columns)
-    counts = {name: count_metric(records, run, columns[name]) for name in names}
-    found = [name for name in names if counts[name]]
-    if not found or (found[0] not in (chosen, *USUAL) and len(found) > 1):
-        return None  # of several that are called otherwise, which is meant has to be said
-    plan = Plan(run, found[0], None, columns[found[0]], counts[found[0]], clippers)
+    found: Mapping[str, int],
+) -> Plan:
+    ((name, count),) = found.items()
+    plan = Plan(run, name, None, columns[name], count, clippers)
     _check_global(plan)
     return plan
 
@@ -187,12 +193,27 @@ def _check_global(plan: Plan) -> None:
             )
 
 
-def _no_norms(
-    runs: Sequence[str], columns: Mapping[str, Column], chosen: str | None, asked: Asked
-) -> str:
+def _why_not(names: Sequence[str], chosen: str | None, asked: Asked) -> str:
+    """Why a run is left out, by the names of its norms."""
+    if names:
+        return f"it has {_several(names)}"
     if asked.where:
-        said = " and ".join(f"{key}={value}" for key, value in asked.where)
-        return f"No record with {said} has {chosen or 'a gradient norm'}."
+        return f"no record with {_said(asked)} has {chosen or 'a gradient norm'}"
+    return f"it has no {chosen or 'gradient norms'}"
+
+
+def _no_norms(
+    runs: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Column],
+    chosen: str | None,
+    asked: Asked,
+) -> str:
+    """The same of all runs, where none is left."""
+    for run, names in runs.items():
+        if names:
+            return f"{run} has {_several(names)}."
+    if asked.where:
+        return f"No record with {_said(asked)} has {chosen or 'a gradient norm'}."
     if chosen:
         return f"No run has values of {chosen}."
     norms = [name for name in columns if name.endswith("norm")]
@@ -201,3 +222,11 @@ def _no_norms(
         f"There are no gradient norms in {', '.join(runs) or 'these files'}: clippers "
         f"report {SMARTCLIP}, training loops training.grad_norm.{named}"
     )
+
+
+def _several(names: Sequence[str]) -> str:
+    return f"several gradient norms. Name one with --metric: {', '.join(names[:8])}"
+
+
+def _said(asked: Asked) -> str:
+    return " and ".join(f"{key}={value}" for key, value in asked.where)

@@ -85,7 +85,8 @@ def kept_as(records: Records, columns: Sequence[str]) -> list[Kept]:
 
 
 def _one_by_one(records: Records, name: str) -> Kept:
-    number = f"try_cast({name}::VARCHAR AS DOUBLE)"
+    text = f"{name}::VARCHAR"
+    number = f"coalesce(try_cast({text} AS DOUBLE), try_cast({text} AS BOOLEAN)::DOUBLE)"
     ((texts,),) = records.rows(f"SELECT count({name}) - count({number}) FROM parsed")
     if texts:
         return Kept(f"json_extract_string({name}, '$')", None)
@@ -106,7 +107,9 @@ def _once_each(records: Records, name: str) -> Kept:
 
 
 def as_column(fetched: ndarray[Any, Any], values: list[str] | None) -> Any:
-    """A column as a frame has it: numbers, booleans, or text, as is also a number beside text.
+    """A column as a frame has it: numbers, booleans, or text, as is also what is beside text.
+
+    Booleans beside numbers are 0 and 1.
 
     Args:
         fetched: The values, or codes that begin at 1.
@@ -121,10 +124,10 @@ def as_column(fetched: ndarray[Any, Any], values: list[str] | None) -> Any:
         return np.where(missing, np.array(None), plain) if missing.any() else plain
     decoded = [_decoded(value) for value in values]
     codes = fetched.astype(np.int32)
-    if decoded and all(type(value) in (int, float) for value in decoded):
-        return np.array([np.nan, *decoded], dtype=np.float64)[codes]
     if decoded and all(type(value) is bool for value in decoded):
         return np.array([None, *decoded], dtype=object)[codes]
+    if decoded and all(isinstance(value, (int, float)) for value in decoded):
+        return np.array([np.nan, *decoded], dtype=np.float64)[codes]
     texts = [
         one if isinstance(one, str) else text for one, text in zip(decoded, values, strict=True)
     ]

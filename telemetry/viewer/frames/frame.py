@@ -44,8 +44,9 @@ def read_jsonl(paths: Paths, *, metrics: str | Iterable[str] | None = None) -> D
         - ``timestamp`` (UTC; NaT where there is none), ``event``, ``step`` and ``epoch`` (float64,
           NaN where there is none);
         - the records' other metadata by their keys: numbers as float64, text as categories (as
-          objects where there is much of it), nested values as their JSON text, and numbers beside
-          text as text. ``telemetry_span_context`` and stack traces are left out;
+          objects where there is much of it), nested values as their JSON text, booleans as
+          objects, beside numbers as 0 and 1, and whatever is beside text as text.
+          ``telemetry_span_context`` and stack traces are left out;
         - the metrics, float64, NaN where a record has none, under the names that
           `telemetry.metrics` reports; booleans are 0 and 1. ``attrs["metrics"]`` lists them,
           ``attrs["sources"]`` the files, and ``attrs["origins"]`` from where the time and the

@@ -34,13 +34,15 @@ class Origin(NamedTuple):
         steps: How many have a step.
         epochs: How many have an epoch.
         offsets: What is before each epoch, where the steps begin anew in each; else None.
+        leading: The event whose steps do so; those of others may count on by themselves.
     """
 
     began: int | None
     ended: int | None
     steps: int
     epochs: int
-    offsets: Offsets | None
+    offsets: Offsets | None = None
+    leading: str = ""
 
 
 def find_origins(connection: duckdb.DuckDBPyConnection) -> dict[str, Origin]:
@@ -52,9 +54,9 @@ def find_origins(connection: duckdb.DuckDBPyConnection) -> dict[str, Origin]:
         connection: The engine's, or a cursor of it.
     """
     found = connection.execute(_SUMMARY).fetchall()
-    offsets = _offsets(connection)
+    restarting = _restarting(connection)
     return {
-        run: Origin(began, ended, steps, epochs, offsets.get(run))
+        run: Origin(began, ended, steps, epochs, *restarting.get(run, ()))
         for run, began, ended, steps, epochs in found
     }
 
@@ -63,7 +65,7 @@ def noted(origins: Mapping[str, Origin]) -> dict[str, dict[str, Any]]:
     """Origins as a frame's ``attrs["origins"]`` has them, of which JSON can be made.
 
     Example:
-        >>> noted({"a": Origin(1, 2, 3, 0, None)})
+        >>> noted({"a": Origin(1, 2, 3, 0)})
         {'a': {'began': 1, 'offsets': None}}
     """
     return {
@@ -75,14 +77,15 @@ def noted(origins: Mapping[str, Origin]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _offsets(connection: duckdb.DuckDBPyConnection) -> dict[str, Offsets]:
-    offsets = {}
+def _restarting(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Offsets, str]]:
+    """The runs whose steps begin anew in each epoch: what is before each, and whose they are."""
+    restarting = {}
     for run, event in _suspects(connection):
         found = connection.execute(_STEPS, [run, event]).fetchnumpy()
         told = epoch_offsets(np.asarray(found["step"]), np.asarray(found["number"]))
         if told is not None:
-            offsets[run] = told
-    return offsets
+            restarting[run] = (told, event)
+    return restarting
 
 
 def _suspects(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:

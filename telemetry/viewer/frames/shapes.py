@@ -80,8 +80,12 @@ class Numbers(Shapes):
 
     def value(self, column: Column) -> str:
         """The value of one of the metrics, in SQL; NULL in a record that has none."""
+        return f"CASE WHEN {column.condition} THEN {self.within(column)} END"
+
+    def within(self, column: Column) -> str:
+        """Its value in a record that can have it, in SQL."""
         values = [
             place.scaled(self[place.path[0]]) if place.top else place.value
             for place in column.places
         ]
-        return f"CASE WHEN {column.condition} THEN {column.first_of(values)} END"
+        return column.first_of(values)

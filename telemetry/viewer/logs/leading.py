@@ -32,4 +32,13 @@ def weight(count: str) -> str:
     Args:
         count: The column with how many records with a step an ``event`` has.
     """
-    return f"({count} > 0, event IN ({', '.join(map(quoted, TRAINING))}), {count}, event)"
+    return f"({count} > 0, {of_training('event')}, {count}, event)"
+
+
+def of_training(event: str) -> str:
+    """Whether an event is one of the training itself, in SQL.
+
+    Args:
+        event: The column with it.
+    """
+    return f"{event} IN ({', '.join(map(quoted, TRAINING))})"

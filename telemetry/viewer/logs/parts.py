@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from telemetry.viewer.logs.leading import weight
+from telemetry.viewer.logs.leading import of_training, weight
 from telemetry.viewer.logs.records import Records
 
 _PART: Final = "source, run_id, attempt, rank"
@@ -26,7 +27,8 @@ WITH epochs AS (
     SELECT {_PART}, min(row) AS row, arg_max(events, {weight("steps")}) AS led
     FROM events GROUP BY ALL
 )
-SELECT {_PART}, [led.step, led.epoch, led.step_of_epoch], led.begins_anew
+SELECT {_PART}, [led.step, led.epoch, led.step_of_epoch], led.begins_anew,
+    led.step IS NOT NULL AND {of_training("led.event")}
 FROM parts ORDER BY row"""
 
 
@@ -56,6 +58,7 @@ class Part(NamedTuple):
         start: Where its leading event has its first steps (see `telemetry.viewer.logs.leading`),
             None where it has none.
         begins_anew: Whether the steps of that event go back in a later epoch.
+        trains: Whether they are steps of the training itself.
     """
 
     source: int
@@ -64,6 +67,7 @@ class Part(NamedTuple):
     rank: int | None
     start: Start | None
     begins_anew: bool
+    trains: bool
 
 
 def find_parts(records: Records) -> list[Part]:
@@ -73,30 +77,34 @@ def find_parts(records: Records) -> list[Part]:
         records: The records.
     """
     return [
-        Part._make((*part, None if start[0] is None else Start(*start), begins_anew))
-        for *part, start, begins_anew in records.rows(_PARTS)
+        Part._make((*part, None if start[0] is None else Start(*start), begins_anew, trains))
+        for *part, start, begins_anew, trains in records.rows(_PARTS)
     ]
 
 
 def until(part: Part, of_run: Sequence[Part]) -> Start | None:
     """From where on a later attempt is valid in place of a part; None if there is none.
 
-    Epochs count where all later attempts tell them.
+    Epochs count where all later attempts tell them. What is no step of the training says nothing
+    once there was one: an attempt that has only read its checkpoint yet takes nothing away.
 
     Args:
         part: The part.
         of_run: All parts of its run.
 
     Example:
-        >>> first = Part(0, "a", 1, None, Start(1.0, 1.0, 1.0), begins_anew=True)
-        >>> second = Part(0, "a", 2, None, Start(1.0, 2.0, 1.0), begins_anew=False)
+        >>> first = Part(0, "a", 1, None, Start(1.0, 1.0, 1.0), begins_anew=True, trains=True)
+        >>> second = Part(0, "a", 2, None, Start(1.0, 2.0, 1.0), begins_anew=False, trains=True)
         >>> until(first, [first, second]), until(second, [first, second])
         (Start(step=1.0, epoch=2.0, step_of_epoch=1.0), None)
     """
+    trained = min((_turn(other) for other in of_run if other.trains), default=math.inf)
     starts = [
         other.start
         for other in of_run
-        if other.start is not None and (other.attempt or 0) > (part.attempt or 0)
+        if other.start is not None
+        and _turn(other) > _turn(part)
+        and (other.trains or _turn(other) < trained)
     ]
     if not starts:
         return None
@@ -106,3 +114,7 @@ def until(part: Part, of_run: Sequence[Part]) -> Start | None:
         return Start(step)
     epoch, step_of_epoch = min(told)
     return Start(step, epoch, step_of_epoch if any(o.begins_anew for o in of_run) else None)
+
+
+def _turn(part: Part) -> int:
+    return part.attempt or 0

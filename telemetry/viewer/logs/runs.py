@@ -18,10 +18,28 @@ NEVER: Final = (None, None, None)
 TURN: Final = f"(coalesce(attempt, 0)::HUGEINT * {2**63 - 1} + rowid)"
 """Which record of a run is the later one, in SQL: files have names in any order, attempts count."""
 
+_SAME: Final = """records.source = parts.source
+    AND records.run_id IS NOT DISTINCT FROM parts.run_id
+    AND records.attempt IS NOT DISTINCT FROM parts.attempt
+    AND records.rank IS NOT DISTINCT FROM parts.rank"""
+_TOLD_EPOCH: Final = "floor(records.epoch)"
+_JOIN_BEGUN: Final = f"""LEFT JOIN (
+    SELECT parts.part, min(records.rowid) AS told,
+        min(records.rowid) FILTER ({_TOLD_EPOCH} >= parts.epoch) AS here,
+        min(records.rowid) FILTER ({_TOLD_EPOCH} > parts.epoch) AS beyond
+    FROM records JOIN parts ON {_SAME}
+    WHERE records.epoch IS NOT NULL AND parts.step_of_epoch IS NOT NULL GROUP BY parts.part
+) AS begun ON begun.part = parts.part"""
+"""The first rows of a part with an epoch at all, with the one that counts, and with one behind."""
+_EPOCH: Final = f"""coalesce({_TOLD_EPOCH}, CASE
+    WHEN greatest(records.rowid, begun.told) >= begun.beyond THEN 'Infinity'::DOUBLE
+    WHEN greatest(records.rowid, begun.told) >= begun.here THEN parts.epoch
+    WHEN begun.told IS NOT NULL THEN '-Infinity'::DOUBLE END)"""
+"""Of a record without an epoch that of what is before it, as `global_step` has it."""
 _SUPERSEDED: Final = """coalesce(records.step >= CASE
-    WHEN floor(records.epoch) < parts.epoch THEN 'Infinity'::DOUBLE
-    WHEN parts.step_of_epoch IS NULL OR records.epoch IS NULL THEN parts.until
-    WHEN floor(records.epoch) > parts.epoch THEN '-Infinity'::DOUBLE
+    WHEN {epoch} < parts.epoch THEN 'Infinity'::DOUBLE
+    WHEN parts.step_of_epoch IS NULL OR {epoch} IS NULL THEN parts.until
+    WHEN {epoch} > parts.epoch THEN '-Infinity'::DOUBLE
     ELSE parts.step_of_epoch END, false)"""
 
 
@@ -70,10 +88,10 @@ def tell_runs(parts: Sequence[Part], sources: Sequence[Source]) -> list[RunPart]
     Example:
         >>> from pathlib import Path
         >>> parts = [
-        ...     Part(0, "a", 1, None, Start(1.0), begins_anew=False),
-        ...     Part(0, "a", 2, None, Start(51.0), begins_anew=False),
-        ...     Part(1, "b", 1, 0, Start(1.0), begins_anew=False),
-        ...     Part(1, "b", 1, 1, Start(1.0), begins_anew=False),
+        ...     Part(0, "a", 1, None, Start(1.0), begins_anew=False, trains=True),
+        ...     Part(0, "a", 2, None, Start(51.0), begins_anew=False, trains=True),
+        ...     Part(1, "b", 1, 0, Start(1.0), begins_anew=False, trains=True),
+        ...     Part(1, "b", 1, 1, Start(1.0), begins_anew=False, trains=True),
         ... ]
         >>> sources = [Source(Path("one.jsonl"), "one"), Source(Path("two.jsonl"), "two")]
         >>> [(each.run, each.until and each.until.step) for each in tell_runs(parts, sources)]
@@ -195,19 +213,20 @@ def _told(told: Sequence[RunPart]) -> str:
         )
     places = {run: place for place, run in enumerate(dict.fromkeys(each.run for each in told))}
     rows = ", ".join(
-        f"({each.part.source}, {_literal(each.part.run_id)}, {_number(each.part.attempt)}, "
-        f"{_number(each.part.rank)}, {places[each.run]}, {quoted(each.run)}, "
+        f"({number}, {each.part.source}, {_literal(each.part.run_id)}, "
+        f"{_number(each.part.attempt)}, {_number(each.part.rank)}, "
+        f"{places[each.run]}, {quoted(each.run)}, "
         f"{', '.join(map(_double, each.until or NEVER))})"
-        for each in told
+        for number, each in enumerate(told)
     )
+    begins_anew = any(each.until and each.until.step_of_epoch is not None for each in told)
+    epoch, begun = (_EPOCH, _JOIN_BEGUN) if begins_anew else (_TOLD_EPOCH, "")
     return f"""
-        SELECT parts.place, parts.run, {_SUPERSEDED} AS superseded, records.rowid, records.*
-        FROM records JOIN (VALUES {rows})
-            AS parts(source, run_id, attempt, rank, place, run, until, epoch, step_of_epoch)
-        ON records.source = parts.source
-            AND records.run_id IS NOT DISTINCT FROM parts.run_id
-            AND records.attempt IS NOT DISTINCT FROM parts.attempt
-            AND records.rank IS NOT DISTINCT FROM parts.rank"""
+        WITH parts(part, source, run_id, attempt, rank, place, run, until, epoch, step_of_epoch)
+            AS (VALUES {rows})
+        SELECT parts.place, parts.run, {_SUPERSEDED.format(epoch=epoch)} AS superseded,
+            records.rowid, records.*
+        FROM records JOIN parts ON {_SAME} {begun}"""
 
 
 def _literal(text: str | None) -> str:

@@ -18,7 +18,7 @@ AXES: Final = ("step", "time", "epoch")
 STEPLESS: Final = Unit("", 1.0)
 
 _SECOND: Final = 1e6
-_NOWHERE: Final = Origin(None, None, 0, 0, None)
+_NOWHERE: Final = Origin(None, None, 0, 0)
 
 
 class Axes(NamedTuple):

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from telemetry.viewer.frames.points import Floats
+from telemetry.viewer.frames.shapes import Numbers
 from telemetry.viewer.logs.columns import Column
-from telemetry.viewer.logs.engine import quoted
 from telemetry.viewer.page.watched import Snapshot
 
 MOST_POINTS: Final = 5_000_000
@@ -133,12 +132,17 @@ def _groups(
 
 def _read(snapshot: Snapshot, columns: Sequence[Column | Derived], after: int) -> list[Points]:
     """The points of metrics that the same records have."""
-    values = ", ".join(f"{value} AS v{n}" for n, value in enumerate(_values(columns)))
+    numbers = Numbers([column for column in columns if isinstance(column, Column)])
+    values = ", ".join(
+        f"{numbers.within(each) if isinstance(each, Column) else each.value} AS v{n}"
+        for n, each in enumerate(columns)
+    )
+    parsed = ", ".join(["*", *numbers.parsed()])
     cursor = snapshot.records.connection.cursor()
     found = cursor.execute(
         "SELECT list_position($runs, run) - 1 AS run, rowid, step, epoch, "
-        f"epoch_us(timestamp) / 1e6 AS second, {values} FROM current "
-        f"WHERE rowid > $after AND rowid <= $last AND ({columns[0].condition})",
+        f"epoch_us(timestamp) / 1e6 AS second, {values} FROM (SELECT {parsed} FROM current "
+        f"WHERE rowid > $after AND rowid <= $last AND ({columns[0].condition}))",
         {"runs": list(snapshot.runs), "after": after, "last": snapshot.last},
     ).fetchnumpy()
     rows = np.asarray(found["rowid"], dtype=np.int64)
@@ -152,22 +156,6 @@ def _read(snapshot: Snapshot, columns: Sequence[Column | Derived], after: int) -
         each = Points(run[order], rows[order], step, epoch, second, _filled(value)[order])
         points.append(each if present.all() else each.where(present))
     return points
-
-
-def _values(columns: Sequence[Column | Derived]) -> list[str]:
-    """The values in SQL, so that the engine parses the measurements once for all of them."""
-    places = [
-        column.places[0]
-        for column in columns
-        if isinstance(column, Column) and len(column.places) == 1 and column.places[0].top
-    ]
-    if len(places) < len(columns):
-        return [column.value for column in columns]
-    shape = quoted(orjson.dumps({place.path[0]: "DOUBLE" for place in places}).decode())
-    return [
-        place.scaled(f"struct_extract(from_json(measurements, {shape}), {quoted(place.path[0])})")
-        for place in places
-    ]
 
 
 def _filled(values: Any) -> Floats:

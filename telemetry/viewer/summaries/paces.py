@@ -60,12 +60,13 @@ SELECT place, sum(steps) / sum(seconds) FROM (
     SELECT place, max(counted) - min(counted) AS steps,
         epoch(max(timestamp) - min(timestamp)) AS seconds
     FROM ({placed}) WHERE isfinite(counted) AND timestamp IS NOT NULL GROUP BY place, attempt)
-WHERE seconds > 0 GROUP BY place"""
+WHERE seconds > 0 AND steps > 0 GROUP BY place"""
 _PLACED: Final = "SELECT place, attempt, timestamp, step AS counted FROM current"
 _COUNTED_ON: Final = """
 SELECT place, attempt, timestamp, step + before AS counted
-FROM current JOIN (VALUES {offsets}) AS epochs(run, number, before)
-ON current.run = epochs.run AND floor(current.epoch) = epochs.number"""
+FROM current JOIN (VALUES {offsets}) AS epochs(run, event, number, before)
+ON current.run = epochs.run AND current.event = epochs.event
+AND floor(current.epoch) = epochs.number"""
 _TOTALS: Final = f"""
 SELECT place, arg_max(total, turn) FILTER (isfinite(total))
 FROM (
@@ -111,11 +112,12 @@ def clip_totals(records: Records) -> dict[int, ClipTotals]:
 def _speeds_by_times(records: Records) -> dict[int, float]:
     """Steps a second by the times of the steps' records; attempts count without the time between.
 
-    Where steps begin anew in each epoch, they are counted on.
+    Where steps begin anew in each epoch, they are counted on, and those of other events, which may
+    do so themselves, left out.
     """
     speeds = dict(records.rows(_SPEEDS.format(placed=_PLACED)))
     offsets = ", ".join(
-        f"({quoted(run)}, {number!r}, {before!r})"
+        f"({quoted(run)}, {quoted(origin.leading)}, {number!r}, {before!r})"
         for run, origin in find_origins(records.connection).items()
         if origin.offsets is not None
         for number, before in zip(*(each.tolist() for each in origin.offsets), strict=True)

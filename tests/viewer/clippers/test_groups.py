@@ -72,6 +72,21 @@ def test_a_unit_that_is_the_only_one_has_its_threshold_for_itself(kit, tmp_path)
     assert svg_of(kit, path, agc).count("(a threshold per group)") == 2
 
 
+def test_weights_that_are_nan_take_no_threshold_of_other_steps_away(kit, tmp_path):
+    records = []
+    for step, weight_norm in enumerate((10.0, "NaN"), start=1):
+        group = group_of(kit, step, ["global"], 1.0)
+        group["measurements"]["weight_norm"] = weight_norm
+        records += [group, kit.stop_of(step, 1.0, 2.0, 1.0)]
+    for record in records:
+        record["metadata"] |= {"algo": "agc", "scope": "global"}
+    path = kit.lines(tmp_path / "a.jsonl", *records)
+    agc = "agc:clipping=.01,scope=global"
+    (run,) = kit.replay_json(path, "--clipper", agc)
+    assert run["clippers"][1]["threshold_mean"] == pytest.approx(0.01 * 10)
+    assert "threshold per group" not in svg_of(kit, path, agc)
+
+
 def test_a_clipper_of_the_model_beside_a_recorded_one_of_groups(kit, tmp_path):
     """Its groups are not read then, and its thresholds are theirs all the same."""
     path = of_groups(kit, tmp_path / "a.jsonl", [{"a": 1.0, "b": 2.0}] * 3)

@@ -66,7 +66,7 @@ def test_it_does_so_step_by_step(kit, tmp_path, text, kind, options):
         choose_records(records, (), lambda value, text: False)
         (plan,), without = make_plans(records, runs, [candidate], Asked())
         comparison = compare(plan, read_plan(records, plan), lambda: None)
-    assert without == []
+    assert without == {}
     recorded, replayed = comparison.outcomes
     np.testing.assert_array_equal(replayed.tally.thresholds, recorded.tally.thresholds)
     np.testing.assert_array_equal(replayed.tally.scales, recorded.tally.scales)

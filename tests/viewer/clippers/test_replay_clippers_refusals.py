@@ -36,6 +36,30 @@ def test_a_run_without_norms_among_others_is_left_out(kit, tmp_path):
     assert result.stdout.startswith("a: 1 norm of")
 
 
+def test_a_run_with_several_norms_among_others_is_told_so(kit, tmp_path):
+    kit.lines(tmp_path / "a.jsonl", kit.step_of(1, 1.0))
+    kit.lines(tmp_path / "b.jsonl", {"step": 1, "metrics": {"g.grad_norm": 1, "d.grad_norm": 2}})
+    said = kit.replay(tmp_path, "--clipper", "zscore").stderr
+    assert said == (
+        "b: left out, it has several gradient norms. Name one with --metric: g.grad_norm, "
+        "d.grad_norm.\n"
+    )
+    alone = kit.replay(tmp_path / "b.jsonl", "--clipper", "zscore", exit_code=1).stderr
+    assert alone == (
+        "Error: b has several gradient norms. Name one with --metric: g.grad_norm, d.grad_norm.\n"
+    )
+
+
+def test_a_run_whose_norms_were_not_asked_for_is_told_so(kit, tmp_path):
+    kit.lines(tmp_path / "a.jsonl", kit.step_of(1, 1.0, rank=1))
+    kit.lines(tmp_path / "b.jsonl", kit.step_of(1, 1.0, rank=0))
+    given = ("--clipper", "zscore", "--where", "rank=1")
+    said = kit.replay(tmp_path, *given).stderr
+    assert said == "b: left out, no record with rank=1 has a gradient norm.\n"
+    of_one = kit.replay(tmp_path, *given, "--metric", "training.grad_norm").stderr
+    assert of_one == "b: left out, no record with rank=1 has training.grad_norm.\n"
+
+
 def test_agc_where_only_the_norm_of_the_model_is_there(kit, tmp_path):
     path = kit.lines(tmp_path / "a.jsonl", kit.step_of(1, 1.0))
     assert kit.replay(path, "--clipper", "agc", exit_code=1).stderr == (

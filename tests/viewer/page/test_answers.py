@@ -78,6 +78,21 @@ def test_runs_of_one_file_are_told_apart_by_their_ids(log):
     assert [each["run"] for each in asked("curves", "metric=training.loss&run=1")] == [1]
 
 
+def test_ranks_in_one_file_are_runs_with_curves_of_their_own(log):
+    run = log().steps([1.0], rank=0)
+    asked = Asked(run.path)
+    assert asked("state")["runs"] == ["run"]
+    for rank, loss in ((1, 11.0), (0, 2.0), (1, 12.0)):
+        run.steps([loss], first=int(loss) % 10, rank=rank)
+    run.steps([3.0], first=3)  # what says no rank is of the lowest
+    assert asked.watched.look()
+    assert asked("state")["runs"] == ["run rank 0", "run rank 1"]
+    found = asked("curves", "metric=training.loss")
+    curves = [(each["run"], list(each["x"]), list(each["y"])) for each in found]
+    assert curves == [(0, [1, 2, 3], [1, 2, 3]), (1, [1, 2], [11, 12])]
+    assert [each["run"] for each in asked("curves", "metric=training.loss&run=1")] == [1]
+
+
 def test_a_later_attempt_is_shown_from_its_first_step_on(log):
     run = log().steps([9.0, 8.0, 7.0, 6.0], run_id="r", attempt=1)
     asked = Asked(run.path)

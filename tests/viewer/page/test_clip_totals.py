@@ -13,6 +13,7 @@ import telemetry
 from telemetry.cli import commands
 from telemetry.viewer.summaries.summary import summarize
 
+from .conftest import line
 from .test_answers import Asked
 
 SPIKES, ACCIDENTS, STEPS = (20, 35, 50), (10, 30), 60
@@ -84,3 +85,31 @@ def test_dry_runs_count_where_there_are_no_others(tmp_path):
     assert told_of(path)[:3] == (STEPS, len(SPIKES), True)
     marks = Asked(path)("clipping")["marks"]
     assert [(list(mark["x"]), mark["dry_run"]) for mark in marks] == [(list(SPIKES), True)]
+
+
+def test_other_programs_count_by_their_scales(log):
+    log("a.jsonl").write(line("smartclip.clip.stop", 1.0, {"grad_norm": 2.0, "scale": 1.0}, step=1))
+    rows = [(1.0, 1.0), (2.0, 0.5), ("NaN", 0.0), (8.0, 0.25)]
+    for step, (norm, scale) in enumerate(rows, start=1):
+        metrics = {"smartclip.grad_norm": norm, "smartclip.scale": scale}
+        log("b.jsonl").write(json.dumps({"step": step, "metrics": metrics}) + "\n")
+    told = Asked(log("a.jsonl").path, log("b.jsonl").path)("clipping", "window=2")
+    assert told["totals"] == [
+        {"run": 0, "clippings": 1, "clipped": 0, "dry_run": False},
+        {"run": 1, "clippings": 4, "clipped": 2, "dry_run": False},
+    ]
+    (rate,) = (each for each in told["curves"] if (each["panel"], each["run"]) == ("rate", 1))
+    assert list(rate["y"]) == [0.0, 0.5, 0.5, 0.5]
+    (_, marks) = told["marks"]
+    assert (list(marks["x"]), list(marks["y"]), marks["dry_run"]) == ([2, 4], [2, 8], False)
+
+
+def test_a_clipping_that_says_no_norm_counts_by_its_scale(log):
+    for step, scale in enumerate((1.0, 0.5), start=1):
+        log("ours.jsonl").write(line("smartclip.clip.stop", 1.0, {"scale": scale}, step=step))
+        other = {"step": step, "metrics": {"smartclip.scale": scale}}
+        log("other.jsonl").write(json.dumps(other) + "\n")
+    (run,) = summarize(log("ours.jsonl").path)
+    assert (run.clipping.clips, run.clipping.clipped, run.clipping.scale_mean) == (2, 1, 0.75)
+    told = Asked(log("ours.jsonl").path, log("other.jsonl").path)("clipping")["totals"]
+    assert [(each["clippings"], each["clipped"]) for each in told] == [(2, 1), (2, 1)]

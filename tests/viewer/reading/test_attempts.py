@@ -2,6 +2,7 @@
 
 import pytest
 
+from telemetry.viewer import global_step
 from telemetry.viewer.frames.frame import read_jsonl
 
 
@@ -87,6 +88,74 @@ def test_what_says_no_step_stays_whatever_its_epoch(write, attempt):
     note["metadata"] = {"epoch": 3, "run_id": "r", "attempt": 1}
     log = write("log.jsonl", [*attempt(1, *epochs(1, 2)), note, *attempt(2, *epochs(2))])
     assert list(read_jsonl(log)["event"]).count("note") == 1
+
+
+def clipped(records):
+    """The records, each with one of the clipping behind it, which tells no epoch."""
+    for record in records:
+        place = {key: value for key, value in record["metadata"].items() if key != "epoch"}
+        clip = {"event": "smartclip.clip.stop", "measurements": {"scale": 0.5}, "metadata": place}
+        yield from (record, clip)
+
+
+@pytest.mark.parametrize(
+    "second", [[(2, 3), (2, 4), *epochs(3)], [*epochs(2)], [*epochs(3)], [(1, 4), *epochs(2)]]
+)
+def test_what_tells_no_epoch_is_of_the_one_before_it(write, attempt, second):
+    """Here and where steps are counted on: it is left, and placed, as the step that it is of."""
+    first = [*epochs(1, 2), (3, 1), (3, 2)]
+    records = [*clipped(attempt(1, *first)), *clipped(attempt(2, *second))]
+    frame = global_step(read_jsonl(write("log.jsonl", records)))
+    steps = {event: list(group["step"]) for event, group in frame.groupby("event", observed=True)}
+    left = [*(place for place in first if place < second[0]), *second]
+    assert steps["training.step"] == [4 * (epoch - 1) + step for epoch, step in left]
+    assert steps["smartclip.clip.stop"] == steps["training.step"]
+
+
+def test_what_is_before_any_epoch_is_of_the_first_one(write, attempt):
+    """An attempt that begins behind the one that takes its place is gone with its first record."""
+    (_, clip), second = clipped(attempt(2, (2, 1))), clipped(attempt(2, *epochs(2, 3)))
+    records = [*clipped(attempt(1, *epochs(1))), clip, *second, *attempt(3, (1, 4))]
+    assert set(places_of(write("log.jsonl", records))) == {1, 3}
+
+
+def test_steps_alone_are_compared_of_an_attempt_that_tells_no_epoch(write, step_of, attempt):
+    first = [step_of(step, 1.0, run_id="r", attempt=1) for step in (1, 2, 3, 4)]
+    log = write("log.jsonl", [*first, *attempt(2, *epochs(1, 2, steps=(3, 4)))])
+    assert list(read_jsonl(log)["step"]) == [1, 2, 3, 4, 3, 4]
+
+
+def loaded(step, **place):
+    return {
+        "event": "checkpoint.loaded",
+        "measurements": {"x": 1.0},
+        "metadata": {"step": step, "run_id": "r", **place},
+    }
+
+
+def test_an_attempt_that_made_no_step_of_training_yet_takes_nothing_away(write, attempt):
+    records = [*attempt(1, *epochs(1)), loaded(0, attempt=2)]
+    log = write("log.jsonl", records)
+    assert places_of(log)[1] == epochs(1)
+    write("log.jsonl", attempt(2, (1, 3)), mode="ab")
+    assert places_of(log)[1] == [(1, 1), (1, 2)]
+
+
+def test_before_any_step_of_training_the_attempts_take_each_others_place(write):
+    log = write("log.jsonl", [loaded(step, attempt=number) for number in (1, 2) for step in (1, 2)])
+    assert list(read_jsonl(log)["attempt"]) == [2, 2]
+
+
+@pytest.mark.parametrize("before", [[], epochs(1)])
+def test_the_training_of_an_attempt_says_where_all_of_it_begins(write, attempt, before):
+    """Also what it says without a rank, beside what says one."""
+    ranked = [*attempt(1, *before), *attempt(2, (1, 3), (1, 4))]
+    for record in ranked:
+        record["metadata"]["rank"] = 0
+    first = [loaded(step, attempt=1) for step in (1, 2, 3)]
+    frame = read_jsonl(write("log.jsonl", [*first, loaded(0, attempt=2), *ranked]))
+    of_first = frame[(frame["event"] == "checkpoint.loaded") & (frame["attempt"] == 1)]
+    assert list(of_first["step"]) == [1, 2]
 
 
 def test_ends_of_epochs_with_the_epoch_as_their_step_do_not_begin_an_attempt(write):

@@ -202,10 +202,15 @@ def test_without_sql_it_is_said_how(query, arguments, message):
     assert result.stderr.endswith(f"Error: {message}\n")
 
 
-def test_a_log_in_place_of_the_sql_is_not_read(query, log):
-    result = query(log)
+@pytest.mark.parametrize("word", ["log.jsonl", ".", "no.jsonl", "runs/no.jsonl.gz", "l*"])
+def test_a_log_in_place_of_the_sql_is_not_read(query, log, word):
+    result = query(word)
     assert result.exit_code == 2
     assert "Which SQL? Write for example: " in result.stderr
+
+
+def test_sql_that_looks_like_a_path_is_sql(query, log):
+    assert query(f"select({'1' * 300}>0)as'one'", log, "--csv").stdout == "one\ntrue\n"
     assert query(f"select 1 as one /* {'x' * 300} */", log, "--csv").stdout == "one\n1\n"
 
 

@@ -71,6 +71,21 @@ def test_numbers_alone_are_numbers(write, different):
     assert list(notes[1:]) == [1.5, *range(different)]
 
 
+@pytest.mark.parametrize("different", [3, 1500])
+def test_booleans_beside_numbers_are_0_and_1(write, different):
+    records = [training({"note": note}) for note in [True, None, False, *range(different)]]
+    notes = read_jsonl(write("log.jsonl", records))["note"]
+    assert notes.dtype == np.float64
+    np.testing.assert_array_equal(notes, [1, np.nan, 0, *range(different)])
+
+
+@pytest.mark.parametrize("different", [3, 1500])
+def test_booleans_and_numbers_beside_text_are_text(write, different):
+    records = [training({"note": note}) for note in [True, "x", *range(different)]]
+    notes = read_jsonl(write("log.jsonl", records))["note"]
+    assert list(notes) == ["true", "x", *map(str, range(different))]
+
+
 def test_booleans_are_booleans_and_beside_text_text(write):
     records = [training({"a": a, "b": b}) for a, b in [(True, "x"), (None, True), (False, "x")]]
     frame = read_jsonl(write("log.jsonl", records))

@@ -135,7 +135,7 @@ def test_what_was_superseded_is_still_told(write, step_of, open_records):
 
 def part(run_id, attempt, step):
     start = None if step is None else Start(step)
-    return Part(0, run_id, attempt, None, start, begins_anew=False)
+    return Part(0, run_id, attempt, None, start, begins_anew=False, trains=start is not None)
 
 
 @pytest.mark.parametrize(

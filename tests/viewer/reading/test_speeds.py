@@ -78,3 +78,22 @@ def test_steps_that_begin_anew_in_each_epoch_count_on(write):
         run.run: run.pace.steps_per_second for run in summarize(write("x", []).parent / "runs")
     }
     assert by_run == {"a": pytest.approx(140 / 18), "b": 1.0}
+
+
+def test_steps_of_others_that_count_on_by_themselves_do_not_so_again(write):
+    """100 steps in 10 epochs, a step a second; the clipper says its steps of the whole run."""
+    records = []
+    for second in range(100):
+        place = {"step": second % 10, "epoch": second // 10}
+        records.append(event("training.step", {"loss": 1}, second, **place))
+        whole = place | {"step": second}
+        records.append(event("smartclip.clip.stop", {"grad_norm": 1, "scale": 1}, second, **whole))
+    assert pace_of(write("log.jsonl", records)).steps_per_second == pytest.approx(1)
+
+
+def test_an_attempt_that_made_no_step_takes_no_time(write, step_of):
+    records = [step_of(step, 1.0, attempt=1) for step in range(5)]
+    records += [
+        event("training.step", {"loss": 1}, second, step=5, attempt=2) for second in (2400, 3000)
+    ]
+    assert pace_of(write("log.jsonl", records)).steps_per_second == 1.0

@@ -295,6 +295,22 @@ def test_runs_are_summed_up_each_for_itself(write, step_of):
     ]
 
 
+def test_ranks_of_one_file_are_summed_up_each_for_itself(write, step_of):
+    records = [
+        started(second, name, rank=rank) for rank, second, name in ((0, 0, "a"), (1, 2, "b"))
+    ]
+    records += [step_of(s, 10.0 * rank + s, rank=rank) for s in (1, 2) for rank in (0, 1)]
+    records += [event("custom_loss.exception", {}, reason="boom", rank=1), ended(9, "a", 9, rank=0)]
+    log = write("log.jsonl", [*records, step_of(3, 3.0)])  # what says no rank is of the lowest
+    zero, one = summarize(log)
+    assert [zero.run, one.run] == ["log rank 0", "log rank 1"]
+    assert (zero.records, zero.pace.step, zero.course.status) == (5, 3, "finished")
+    assert (one.records, one.pace.step, one.course.status) == (4, 2, "no end")
+    assert [(end.values, end.last, end.best) for end in zero.metrics] == [(3, 3.0, 1.0)]
+    assert [(end.values, end.last, end.best) for end in one.metrics] == [(2, 12.0, 11.0)]
+    assert (len(zero.failures), len(one.failures)) == (0, 1)
+
+
 def test_metrics_can_be_chosen(write, step_of):
     log = write("log.jsonl", [step_of(1, 1.0), {"val": {"acc": 1, "loss": 2}}])
     chosen = summary_of(log, metrics=["val."]).metrics
