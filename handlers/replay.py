@@ -117,14 +117,11 @@ class Replay:
         self._next_mark = clock() + MARK
         self.totals = Replayed()
 
-    def run(
-        self, events: Iterable[Recorded], *, progress: Callable[[Replayed], object] | None = None
-    ) -> Replayed:
+    def run(self, events: Iterable[Recorded]) -> Replayed:
         """Replay until there is no more, or until it is told to stop; then wait for the handlers.
 
         Args:
             events: What was recorded.
-            progress: Called after each event.
 
         Raises:
             DeliveryError: A handler failed, or did not deliver before the end.
@@ -137,8 +134,6 @@ class Replay:
                         break
                     self._emit(event)
                     self._look()
-                    if progress is not None:
-                        progress(self.totals)
                 if self.totals.events:
                     self._deliver()
         finally:

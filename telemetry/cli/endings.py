@@ -109,10 +109,10 @@ def _open_closed() -> None:
 
 
 def _show(error: click.ClickException) -> None:
-    said = io.StringIO()
-    error.show(said)
-    try:  # names of files may hold anything
-        click.echo(printable_lines(said.getvalue()), err=True, nl=False)
+    # Names of files may hold anything. Before it is shown: click takes out what could be a colour.
+    error.message = printable_lines(error.message)  # type: ignore[misc] # final to who subclasses
+    try:
+        error.show()
     except BrokenPipeError:
         _silence(sys.stderr)
     sys.exit(error.exit_code)

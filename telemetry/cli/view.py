@@ -18,6 +18,7 @@ import click
 from telemetry.cli.options.named_path import NamedPath
 from telemetry.cli.output.printable import printable
 from telemetry.errors import MissingExtraError
+from telemetry.viewer.logs.sources import at_home, find_logs
 
 if TYPE_CHECKING:
     from telemetry.viewer.page.live import Live
@@ -86,7 +87,7 @@ def view(
     telemetry view runs/a/metrics.jsonl runs/b/metrics.jsonl --smooth 20
     telemetry view runs --host 0.0.0.0             for others too, with a token
     """  # noqa: D301 -- click looks for the character itself
-    given = tuple(map(_at_home, paths)) or (HOME if HOME.is_dir() else Path(),)
+    given = tuple(map(at_home, paths)) or (HOME if HOME.is_dir() else Path(),)
     _check(given)
     with _listen(host, port) as listening, _warned(), closing(_looking(given)) as live:
         from telemetry.viewer.page.addresses import address_of, is_loopback  # noqa: PLC0415 -- on first use
@@ -132,14 +133,6 @@ def _looking(paths: tuple[Path, ...]) -> Live:
     return live
 
 
-def _at_home(path: Path) -> Path:
-    """A path whose ``~`` no shell has replaced."""
-    try:
-        return path.expanduser()
-    except RuntimeError:  # nobody is called so: it is a name as any other
-        return Path.cwd() / path
-
-
 def _check(paths: tuple[Path, ...]) -> None:
     """Find out before the page opens that a log is missing, or cannot be read."""
     for path in paths:
@@ -172,8 +165,6 @@ def _listen(host: str, port: int | None) -> Any:
 
 
 def _say(paths: tuple[Path, ...], url: str) -> None:
-    from telemetry.viewer.logs.sources import find_logs  # noqa: PLC0415 -- on first use
-
     for path in paths:
         try:
             find_logs(path)

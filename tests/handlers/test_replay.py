@@ -68,19 +68,20 @@ def test_at_a_speed_it_takes_as_long_as_it_took_divided_by_that(replay, patient)
 
 def test_a_handler_that_fails_while_it_waits_ends_it(replay, patient, caplog):
     one, stop = patient(), FakeStop()
-    events = [entry(1), entry(2, LONG_AGO + 10**9 * SECOND)]
     replaying = replay(one, stop=stop, speed=1.0, clock=lambda: stop.now)
 
-    def ended(totals):
+    def events():
+        yield entry(1)
         one.handler.site.registry.detach(one.id)
+        yield entry(2, LONG_AGO + 10**9 * SECOND)
 
     with pytest.raises(DeliveryError, match="has failed and was detached"):
-        replaying.run(events, progress=ended)
+        replaying.run(events())
     assert stop.now < 110
 
 
 def test_how_far_all_have_delivered_is_known_while_it_goes_on(replay, patient):
-    """The clock goes on by a second with each event; one handler waits at its gate."""
+    """The clock goes on by a second between two events; one handler waits at its gate."""
     one, two, stop = patient(id="one"), patient(id="two"), FakeStop()
     replaying = replay(one, two, stop=stop, clock=lambda: stop.now)
     marks = []
@@ -96,10 +97,12 @@ def test_how_far_all_have_delivered_is_known_while_it_goes_on(replay, patient):
         marks.append(replaying.totals.delivered.line)
         two.handler.gate.set()
 
-    def after(totals):
-        stop.now += 1
+    def later():
+        for event in events():
+            yield event
+            stop.now += 1
 
-    totals = replaying.run(events(), progress=after)
+    totals = replaying.run(later())
     assert marks[0] in (1, 2, 3)  # one was under way when the next could have begun
     assert marks[1] <= 4
     assert (totals.last.line, totals.delivered.line) == (7, 7)
@@ -125,15 +128,15 @@ def test_what_no_place_would_ever_take_is_no_reason_to_send_all_again(replay, pa
 
 def test_what_was_asked_to_stop_goes_no_further(replay, patient):
     one, stop = patient(), FakeStop()
-    sent = []
 
-    def after(totals):
-        sent.append(totals.last.line)
-        if len(sent) == 2:
-            stop()
+    def events():
+        for number in range(9):
+            if number == 2:
+                stop()
+            yield entry(number)
 
-    totals = replay(one, stop=stop).run([entry(n) for n in range(9)], progress=after)
-    assert (sent, one.handler.steps, totals.last.line) == ([0, 1], [0, 1], 1)
+    totals = replay(one, stop=stop).run(events())
+    assert (one.handler.steps, totals.last.line) == ([0, 1], 1)
 
 
 def test_asked_to_stop_while_it_waits_it_sends_nothing_more(replay, patient):
@@ -163,12 +166,13 @@ def test_the_other_handlers_get_what_was_sent_before_one_failed(replay, patient,
     one.handler.error = OSError("gone")
     one.handler.gate.clear()
 
-    def fail_after(totals):
-        if totals.events == 2:
-            one.handler.gate.set()
+    def events():
+        yield entry(1)
+        yield entry(2)
+        one.handler.gate.set()
 
     with pytest.raises(DeliveryError):
-        replay(one, two).run([entry(1), entry(2)], progress=fail_after)
+        replay(one, two).run(events())
     assert two.flush(60)
     assert [event.metadata["step"] for event in two.handler.events if event.event == STEP] == [1, 2]
 

@@ -126,6 +126,24 @@ def test_errors_and_statuses_are_those_of_click(group):
         group.main(["fail"], standalone_mode=False)
 
 
+def test_a_file_is_named_in_an_error_as_it_is(group, tmp_path):
+    """Click would take out of the name what could be a colour, and leave that of another file."""
+
+    @group.command()
+    @click.argument("path", type=click.Path(exists=True))
+    def read(path):
+        raise click.ClickException(f"{path} cannot be read.\nNor can others.")
+
+    path = tmp_path / "e\x1b[31mvil"
+    path.touch()
+    failed = CliRunner().invoke(group, ["read", str(path)])
+    shown = f"{tmp_path}/e\\x1b[31mvil"
+    assert failed.stderr == f"Error: {shown} cannot be read.\nNor can others.\n"
+    missing = CliRunner().invoke(group, ["read", f"{path}er"])
+    assert f"{shown}er" in missing.stderr
+    assert "\x1b" not in missing.stderr
+
+
 def test_ctrl_c_inside_of_the_process_too(group):
     @group.command()
     def interrupted():

@@ -85,6 +85,8 @@ def test_a_file_or_a_variable_that_is_not_there_is_named(tmp_path):
     assert str(caught.value) == "The environment variable 'NO_SUCH_VARIABLE' is not set."
     with pytest.raises(ValueError, match="file") as caught:
         resolve("@/no/such/file")
+    with pytest.raises(ValueError, match=r"^The file '~no-such-user/key' cannot be read: No such"):
+        resolve("@~no-such-user/key")
     assert str(caught.value) == (
         "The file '/no/such/file' cannot be read: No such file or directory."
     )

@@ -236,6 +236,13 @@ def test_a_file_that_is_read_is_not_even_mended(into, tmp_path):
     assert log.read_bytes() == torn
 
 
+def test_a_tilde_before_what_is_nobodys_name_is_a_folder_called_so(into, write, tmp_path):
+    log = write("run.jsonl", record(step=1))
+    done, _ = into(log, path="~no-such-user/out.jsonl")
+    assert (done.exit_code, done.exception) == (0, None)
+    assert (tmp_path / "~no-such-user" / "out.jsonl").read_bytes() == log.read_bytes()
+
+
 def test_two_handlers_do_not_write_one_file(into, write, tmp_path):
     log = write("run.jsonl", record(step=1))
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "out.jsonl")
@@ -320,13 +327,15 @@ def test_a_line_says_how_far_it_is_twice_a_second(capsys):
         progress(events, lambda: "50% of 1.0 MB")
     progress.say("done")
     assert capsys.readouterr().err == (
-        "\r20 events, 40 a second, 50% of 1.0 MB"
-        "\r4,020 events, 2,000 a second, 50% of 1.0 MB"
-        "\rdone\n"
-    )  # what erases a line is for terminals
+        "\r\x1b[K20 events, 40 a second, 50% of 1.0 MB"
+        "\r\x1b[K4,020 events, 2,000 a second, 50% of 1.0 MB"
+        "\r\x1b[Kdone\n"
+    )
 
 
-def test_on_a_terminal_a_line_says_how_far_it_is(write, tmp_path):
+@pytest.mark.parametrize("without_colour", ["", "1"])
+def test_on_a_terminal_a_line_says_how_far_it_is(write, tmp_path, monkeypatch, without_colour):
+    monkeypatch.setenv("NO_COLOR", without_colour)
     log = write("run.jsonl", *(record(step=step) for step in range(2000)))
     master, slave = pty.openpty()
     arguments = [log, "--to", "jsonl", "--option", f"path={tmp_path / 'out.jsonl'}"]

@@ -196,6 +196,41 @@ def test_a_pipe_is_shown_as_it_comes(follow, name):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("arguments", ["", "-f"])
+def test_standard_input_that_is_closed_is_not_waited_for(name, arguments):
+    command = f"{sys.executable} -W error -m telemetry tail {arguments} {name} <&-"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: Standard input is closed.\n"
+
+
+def test_standard_input_is_called_so(tmp_path):
+    (tmp_path / "run.jsonl").write_text(lines(1))
+
+    def shown(*arguments, given):
+        return subprocess.run(
+            [*TELEMETRY, *arguments],
+            input=given,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    both = shown("-", "run.jsonl", given=lines(2))
+    assert both.stdout.splitlines() == [
+        "standard input  record | loss=2.5 | step=2",
+        "run  record | loss=2.5 | step=1",
+    ]
+    assert shown("-", given="").stderr == "Error: There is no record in standard input.\n"
+    bad = shown("-", given=f"garbage\n{lines(1)}").stderr
+    assert bad.startswith("standard input: the line at byte 0 is no record, and left out: ")
+
+
 def test_a_pipe_is_not_followed_beside_others(follow, tmp_path):
     pipe, log = tmp_path / "pipe.jsonl", tmp_path / "run.jsonl"
     os.mkfifo(pipe)

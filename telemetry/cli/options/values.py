@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import orjson
+
+from telemetry.viewer.logs.sources import at_home
 
 TRUE: Final = ("true", "yes", "on", "1")
 FALSE: Final = ("false", "no", "off", "0")
@@ -182,7 +183,7 @@ def _is_path(kind: Any) -> bool:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+        return at_home(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"The file {path!r} cannot be read: {reason}.") from None

@@ -14,6 +14,17 @@ REFRESH: Final = 0.5
 """Seconds between two lines of progress."""
 
 
+def write_anew(line: str = "", *, ended: bool = False) -> None:
+    """Write a line of standard error, which is a terminal, in place of what it has.
+
+    Args:
+        line: The line, which has no colours where none are wanted.
+        ended: Whether it stays.
+    """
+    # To click, what erases a line is a colour.
+    click.echo(f"\r\x1b[K{line}", err=True, nl=ended, color=True)
+
+
 class Progress:
     """Says on standard error what a command does; on a terminal, a line that is written anew.
 
@@ -56,12 +67,12 @@ class Progress:
         self._last = (then + passed, count)
         line = f"{count:,} {self._what}, {(count - events) / passed:,.0f} a second"
         line += f", {where()}" if where is not None else ""
-        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+        write_anew(line)
 
     def end(self) -> None:
         """Leave nothing of the line."""
         if self._shown and self._last[1]:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            write_anew()
 
     def log(self, text: str, is_error: bool) -> None:
         """Say what was logged."""
@@ -72,5 +83,8 @@ class Progress:
         self._say(printable_lines(text))
 
     def _say(self, text: str, colour: str | None = None) -> None:
-        styled = click.style(text, fg=colour) if colour else text
-        click.echo(f"\r\x1b[K{styled}" if self._shown else styled, err=True, color=self._color)
+        styled = click.style(text, fg=colour) if colour and self._color is not False else text
+        if self._shown:
+            write_anew(styled, ended=True)
+        else:
+            click.echo(styled, err=True, color=self._color)

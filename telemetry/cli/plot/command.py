@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from telemetry.cli.options.many_values import ManyValues, ManyValuesCommand
 from telemetry.cli.options.named_path import NamedPath
+from telemetry.cli.plot.places import Places, places_of
 
 MODES: Final = ("mean", "centered", "ema", "median")
 BANDS: Final = ("minmax", "std")
@@ -23,20 +24,20 @@ QUICK: Final = 20_000_000
 
 LISTING: Final = frozenset({"paths", "inputs", "metrics", "listed", "as_json"})
 """The options that go with --list."""
+SHAPES: Final = frozenset({"size", "dpi"})
+"""Those that only a picture or a window has a use for."""
 
 
-def _is_seen(asked: Mapping[str, Any]) -> bool:
-    return bool(asked["out"] or asked["show"] or not asked["terminal"])
+def _has_inches(asked: Mapping[str, Any]) -> bool:
+    return asked["out"] is not None or asked["show"]
 
 
 def _has_pixels(asked: Mapping[str, Any]) -> bool:
-    if asked["out"] is None:
-        return not (asked["show"] or asked["terminal"])
-    return asked["out"].suffix.lower() not in (".svg", ".pdf")
+    return asked["out"] is not None and asked["out"].suffix.lower() not in (".svg", ".pdf")
 
 
 class Company(NamedTuple):
-    """What an option is for, and whether the options beside it ask for that."""
+    """What an option is for, and whether that is there with the options beside it."""
 
     purpose: str
     serves: Callable[[Mapping[str, Any]], object]
@@ -45,7 +46,7 @@ class Company(NamedTuple):
 COMPANY: Final = {
     "as_json": Company("--list", itemgetter("listed")),
     "smooth_mode": Company("--smooth POINTS, such as --smooth 20", itemgetter("smooth")),
-    "size": Company("a picture or a window: --out or --show", _is_seen),
+    "size": Company("a picture or a window: --out or --show", _has_inches),
     "dpi": Company("a .png, such as --out metrics.png", _has_pixels),
 }
 
@@ -173,7 +174,8 @@ def complete_metric(
 @click.option(
     "--terminal",
     is_flag=True,
-    help="Draw with characters. So it is by default in a terminal that has no display.",
+    help="Draw with characters. So it is by default in a terminal that has no display, unless "
+    "--size or --dpi is given.",
 )
 @click.option("--follow", is_flag=True, help="Draw again when a log grows, until Ctrl-C.")
 @click.option(
@@ -202,22 +204,32 @@ def plot(paths: tuple[Path, ...], inputs: tuple[Path, ...], **asked: Any) -> Non
     from telemetry.cli.plot.drawing import Request, run, sources_of  # noqa: PLC0415 -- as above
     from telemetry.cli.plot.listing import list_metrics  # noqa: PLC0415 -- it needs NumPy
 
-    _check_company(click.get_current_context())
+    context = click.get_current_context()
+    shaped = not _given(context).keys().isdisjoint(SHAPES)
+    places = places_of(asked["out"], asked["show"], asked["terminal"], shaped=shaped)
+    _check_company(context, places)
     as_json, listed = asked.pop("as_json"), asked.pop("listed")
     sources = sources_of([*paths, *inputs])
     if listed:
         list_metrics(sources, asked["metrics"], as_json=as_json)
         return
-    run(sources, Request(**asked))
+    run(sources, Request(**asked | places._asdict()))
 
 
-def _check_company(context: click.Context) -> None:
+def _check_company(context: click.Context, places: Places) -> None:
     """Raise for options that would do nothing beside the others."""
-    for option in context.command.params:
-        name, flag = option.name or "", option.opts[0]
-        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        if context.params["listed"] and name not in LISTING:
+    asked = context.params | places._asdict()
+    for name, flag in _given(context).items():
+        if asked["listed"] and name not in LISTING:
             raise click.UsageError(f"--list draws nothing, and takes no {flag}.")
-        if name in COMPANY and not COMPANY[name].serves(context.params):
+        if name in COMPANY and not COMPANY[name].serves(asked):
             raise click.UsageError(f"{flag} is for {COMPANY[name].purpose}.")
+
+
+def _given(context: click.Context) -> dict[str, str]:
+    """The options that were written, by their names."""
+    return {
+        option.name or "": option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    }

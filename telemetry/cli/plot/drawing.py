@@ -13,6 +13,7 @@ import click
 
 from telemetry.cli.output.file_errors import file_errors
 from telemetry.cli.output.printable import printable
+from telemetry.cli.output.progress import write_anew
 from telemetry.cli.plot.picture_warnings import in_sentences
 from telemetry.errors import MissingExtraError
 from telemetry.viewer.charts.bands import Band
@@ -41,7 +42,7 @@ CANDIDATES: Final = 24
 
 
 class Request(NamedTuple):
-    """What was asked for, as the options say it."""
+    """What was asked for, as the options say it; and where it goes, as `places_of` says it."""
 
     metrics: tuple[str, ...]
     x_key: str | None
@@ -270,7 +271,7 @@ def reading(
         records = Records(sources, follow=follow)
     with records:
         if shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            write_anew()
         yield records
 
 

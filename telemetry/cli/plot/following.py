@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -25,15 +24,11 @@ if TYPE_CHECKING:
     from telemetry.viewer.logs.sources import Source
 
 
-KEPT: Final = 8
-"""Remarks on logs, of which a file that is written anew may have others each time."""
-
-
 class Remarks:
     """What there is to say beside a chart.
 
-    Each remark is told once, on standard error. Where that is a screen which each drawing clears,
-    it stands below each drawing for which it holds instead.
+    Each remark is told on standard error, and not again as long as it holds. Where that is a screen
+    which each drawing clears, it stands below each drawing for which it holds instead.
 
     Args:
         screen: That screen.
@@ -41,13 +36,17 @@ class Remarks:
 
     def __init__(self, screen: Screen | None) -> None:
         self._screen = screen if sys.stderr.isatty() else None
-        self._of_logs: deque[str] = deque(maxlen=KEPT)
+        self._of_logs: list[str] = []
         self._of_chart: list[str] = []
         self._told: set[str] = set()
 
     def of_logs(self, text: str) -> None:
-        """Remark on what was read, which holds from then on."""
+        """Remark on what was read, which holds until a log is read anew."""
         self._of_logs.append(text)
+
+    def read_anew(self) -> None:
+        """A log is another by now: what was remarked on logs may hold no longer."""
+        self._of_logs.clear()
 
     def of_chart(self, text: str) -> None:
         """Remark on what is drawn now."""
@@ -58,7 +57,7 @@ class Remarks:
         self._of_chart.clear()
 
     def _all(self) -> list[str]:
-        return [*self._of_chart, *self._of_logs]
+        return list(dict.fromkeys([*self._of_chart, *self._of_logs]))
 
     def show(self) -> None:
         """Have the next drawing of the screen say what there is by now."""
@@ -75,11 +74,12 @@ class Remarks:
             raise
 
     def tell(self, *, drawn: bool) -> None:
-        """Tell what is new, unless it was drawn."""
-        for text in self._all():
+        """Tell what did not hold the time before, unless it was drawn."""
+        remarks = self._all()
+        for text in remarks:
             if not (drawn and self._screen) and text not in self._told:
                 click.echo(printable(text), err=True)
-                self._told.add(text)
+        self._told = set(remarks)
 
 
 def follow(
@@ -102,6 +102,8 @@ def follow(
             began, restarts = time.process_time(), records.restarts
             with told(remarks.of_logs):
                 more = records.refresh() if look else 0
+                if records.restarts != restarts:
+                    remarks.read_anew()  # what is told of it comes behind this
             if not look or more or records.restarts != restarts:
                 _draw(_chart(records, asked, treatment, remarks), outputs, remarks)
             wait(pause_after(time.process_time() - began, first=not look))

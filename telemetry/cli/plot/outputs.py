@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,14 +21,13 @@ from telemetry.viewer.charts.plot import draw_chart
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE: Final = Path("metrics.png")
 ANSWER: Final = 0.2
 """Seconds between two looks whether a window was closed."""
 Output: TypeAlias = Callable[[Chart], None]
 
 
 def outputs_of(asked: Request) -> list[Output]:
-    """Where a chart goes: a file, unless something else is asked for, or only a terminal is there.
+    """What draws a chart in each place that was asked for.
 
     Raises:
         ValueError: The file's suffix is none of a picture, or the picture would be too large.
@@ -37,27 +35,17 @@ def outputs_of(asked: Request) -> list[Output]:
         click.ClickException: There is no display for a window.
     """
     outputs: list[Output] = []
-    if asked.terminal or not (asked.out or asked.show or _has_display()):
+    if asked.terminal:
         is_screen = asked.follow and sys.stdout.isatty()
         outputs.append(Screen(asked) if is_screen else Terminal(asked))
-    if asked.out or not (outputs or asked.show):
-        picture = asked.out or PICTURE
+    if asked.out:
         if asked.size:
-            check_pixels(picture, *asked.size, asked.dpi)
-        outputs.append(Picture(asked, check_picture(picture)))
+            check_pixels(asked.out, *asked.size, asked.dpi)
+        outputs.append(Picture(asked, check_picture(asked.out)))
     if asked.show:
         outputs.append(Window(asked))
     # A screen is last: it has what was remarked on the others.
     return sorted(outputs, key=lambda output: isinstance(output, Screen))
-
-
-def _has_display() -> bool:
-    """Whether a picture can be looked at here, or a program and not a person has asked for it."""
-    if not sys.stdout.isatty() or sys.platform == "win32":
-        return True
-    if sys.platform == "darwin":
-        return "SSH_CONNECTION" not in os.environ
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class Picture:

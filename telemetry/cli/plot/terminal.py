@@ -90,7 +90,8 @@ def _has_color() -> bool:
 
 def _echo(text: str) -> None:
     encoding = sys.stdout.encoding
-    click.echo(text.encode(encoding, "replace").decode(encoding), color=_has_color())
+    # Where colours are not wanted there are none in it, but there is what clears a screen.
+    click.echo(text.encode(encoding, "replace").decode(encoding), color=sys.stdout.isatty())
 
 
 def _cut(texts: Sequence[str], columns: int) -> list[str]:

@@ -26,6 +26,7 @@ from telemetry.cli.stopping import stopping
 from telemetry.registry import Registry
 from telemetry.viewer.logs.bad_lines import BadLines
 from telemetry.viewer.logs.entries import Entry, read_entries
+from telemetry.viewer.logs.sources import at_home
 
 if TYPE_CHECKING:
     from handlers import SinkAttachment
@@ -291,7 +292,7 @@ def _check_options(recording: Recording, targets: Sequence[Target]) -> None:
         name = options.get("path")
         if not isinstance(name, str):
             continue
-        path = Path(name).expanduser()
+        path = at_home(name)
         _refuse_circle(recording, options.get("id", target.handler), path)
         if path.resolve() in written and not path.is_char_device():
             raise click.ClickException(

@@ -19,11 +19,11 @@ from telemetry.cli.options.event_choice import ABOUT_EVENT, Chosen, complete_eve
 from telemetry.cli.options.named_path import NamedPath
 from telemetry.cli.output.file_errors import file_errors
 from telemetry.cli.output.printable import printable, printable_json
-from telemetry.cli.tail.files import TailedFiles
+from telemetry.cli.tail.files import TailedFiles, name_of
 from telemetry.cli.tail.tailed import Tailed, TailedEvent, UnreadableLines
 from telemetry.errors import ShadowedPackageError
 from telemetry.packages import check_package
-from telemetry.viewer.logs.sources import Source, labels_of
+from telemetry.viewer.logs.sources import Source
 
 LOOK: Final = 0.25
 """Seconds between two looks at files that are followed."""
@@ -139,7 +139,7 @@ def _show(
             ]
             tails.extend(added)
             if added:
-                for tail, label in zip(tails, labels_of(tuple(files.all)), strict=True):
+                for tail, label in zip(tails, files.labels, strict=True):
                     tail.label = label
             return added
 
@@ -191,7 +191,7 @@ def _clock(time_ns: int) -> str:
 
 
 def _nothing(files: Sequence[Path], chosen: Chosen) -> str:
-    where = printable(", ".join(map(str, files)))
+    where = printable(", ".join(map(name_of, files)))
     if chosen.is_everything:
         return f"There is no record in {where}."
     names: set[str] = set()

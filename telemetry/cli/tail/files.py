@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
@@ -10,9 +11,19 @@ from typing import Final
 import click
 
 from telemetry.cli.output.printable import printable
-from telemetry.viewer.logs.sources import find_files, identity_of, newest_log
+from telemetry.viewer.logs.sources import find_files, identity_of, labels_of, newest_log
 
 STDIN: Final = Path("/dev/stdin")
+
+
+def name_of(path: Path) -> str:
+    """What a file is called in words.
+
+    Example:
+        >>> name_of(STDIN), name_of(Path("runs/a.jsonl"))
+        ('standard input', 'runs/a.jsonl')
+    """
+    return "standard input" if path == STDIN else str(path)
 
 
 class TailedFiles:
@@ -25,10 +36,15 @@ class TailedFiles:
 
     Attributes:
         all: Those that were found so far.
+
+    Raises:
+        click.ClickException: Standard input is meant, and was closed at the start.
     """
 
     def __init__(self, paths: Sequence[Path], *, follow: bool) -> None:
         self._paths = [STDIN if path == Path("-") else path for path in paths]
+        if STDIN in self._paths and sys.stdin is None:
+            raise click.ClickException("Standard input is closed.")
         self._follow = follow
         self._known: set[object] = set()
         self._older: dict[Path, set[Path]] = {}
@@ -55,6 +71,12 @@ class TailedFiles:
                 "A pipe is followed alone. Leave --follow, or the other files."
             )
         return list(found)
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells each from the others."""
+        labels = zip(self.all, labels_of(tuple(self.all)), strict=True)
+        return [name_of(path) if path == STDIN else label for path, label in labels]
 
     @property
     def has_pipe(self) -> bool:

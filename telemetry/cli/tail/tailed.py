@@ -11,6 +11,7 @@ import click
 
 from telemetry.cli.options.event_choice import Chosen
 from telemetry.cli.output.printable import printable
+from telemetry.cli.tail.files import name_of
 from telemetry.viewer.logs.entries import Entry, entry_of
 from telemetry.viewer.logs.following import Followed
 from telemetry.viewer.logs.last_lines import last_lines
@@ -144,12 +145,13 @@ class Tailed:
     def _on_bad(self, number: int, reason: str) -> None:
         # A plain file is not read from its start, so nobody knows which of its lines that is.
         self._bad(
-            f"{self._path}: " + (f"line {number}" if is_gzip(self._path) else "a line"), reason
+            f"{name_of(self._path)}: " + (f"line {number}" if is_gzip(self._path) else "a line"),
+            reason,
         )
 
 
 def _at(path: Path, offset: int) -> str:
-    return f"{path}: the line at byte {offset:,}"
+    return f"{name_of(path)}: the line at byte {offset:,}"
 
 
 def _from(path: Path, place: int) -> bytes:
