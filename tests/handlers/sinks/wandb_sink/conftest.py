@@ -123,6 +123,7 @@ def vendor(wandb_home):
     """The vendor's module, which reads the environment once until it is torn down."""
     import wandb
 
+    wandb.finish()  # what another test may have left active
     wandb.teardown()
     yield wandb
     wandb.finish()

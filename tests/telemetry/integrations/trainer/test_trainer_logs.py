@@ -105,6 +105,7 @@ def test_checkpoints_of_a_hyperparameter_search_say_where_they_are(make, tmp_pat
     trainer.hp_name = None
     with wandb.init(mode="disabled", dir=tmp_path) as run, capture(CHECKPOINT) as events:
         trainer.train(trial={"learning_rate": 0.5})
+    wandb.finish()  # the end of the block leaves a disabled run the active one
     directory = tmp_path / f"run-{run.id}" / "checkpoint-2"
     assert events[0].metadata["path"] == os.fspath(directory)
     files = [path for path in directory.rglob("*") if path.is_file()]
