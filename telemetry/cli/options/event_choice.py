@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from math import isnan
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,12 +18,10 @@ from telemetry.names import ONE, REST, check_pattern, matches
 from telemetry.records import EventName, Pattern
 from telemetry.viewer.logs.entries import RECORD
 
+Command: TypeAlias = Callable[..., None]
+
 REMEMBERED: Final = 4096
 """Names of events of which it is known whether they are meant."""
-ABOUT_EVENT: Final = (
-    "Only events whose name is PATTERN or begins with it, such as training or alert.raised; with "
-    "* and ** it is a pattern of whole names. Several times for several."
-)
 _AS_IT_IS: Final = re.compile(r"[ !#-\[\]-~]+")  # what JSON writes without an escape
 
 
@@ -34,6 +32,31 @@ def complete_event(
     names = [spec.name for spec in CATALOGUE]
     dotted = {".".join(name[:depth]) for name in names for depth in range(1, len(name) + 1)}
     return [CompletionItem(name) for name in sorted(dotted) if name.startswith(incomplete)]
+
+
+def event_options(example: str) -> Callable[[Command], Command]:
+    """The options ``--event`` and ``--where``.
+
+    Args:
+        example: What the help gives as an example of the latter.
+    """
+    event = click.option(
+        "--event",
+        "events",
+        multiple=True,
+        metavar="PATTERN",
+        shell_complete=complete_event,
+        help="Only events whose name is PATTERN or begins with it, such as training or "
+        "alert.raised; with * and ** it is a pattern of whole names. Several times for several.",
+    )
+    where = click.option(
+        "--where",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"Only events whose metadata say so, such as {example}. Several times for several, "
+        "all of which must hold.",
+    )
+    return lambda command: event(where(command))
 
 
 def parse_pattern(text: str, hint: str) -> Pattern:

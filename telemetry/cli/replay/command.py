@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from telemetry.cli.options.event_choice import ABOUT_EVENT, Chosen, complete_event
+from telemetry.cli.options.event_choice import Chosen, event_options
 from telemetry.cli.options.named_path import NamedPath
 from telemetry.cli.options.targets import TargetsCommand, check_process, target_options, targets_of
 from telemetry.cli.output.file_errors import file_errors
@@ -30,21 +30,7 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 @click.command(cls=TargetsCommand)
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=NamedPath())
 @target_options("A handler to send the events to")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    metavar="PATTERN",
-    shell_complete=complete_event,
-    help=ABOUT_EVENT,
-)
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only events whose metadata say so, such as rank=0. Several times for several, all of "
-    "which must hold.",
-)
+@event_options("rank=0")
 @click.option(
     "--speed",
     type=click.FloatRange(min=0, max=1e6),

@@ -15,7 +15,7 @@ from typing import Final
 import click
 
 from telemetry.cli.endings import reader_is_gone
-from telemetry.cli.options.event_choice import ABOUT_EVENT, Chosen, complete_event
+from telemetry.cli.options.event_choice import Chosen, event_options
 from telemetry.cli.options.named_path import NamedPath
 from telemetry.cli.output.file_errors import file_errors
 from telemetry.cli.output.printable import printable, printable_json
@@ -46,21 +46,7 @@ HOME: Final = Path("runs")
     help="How many events of each file to begin with.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    metavar="PATTERN",
-    shell_complete=complete_event,
-    help=ABOUT_EVENT,
-)
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only events whose metadata say so, such as severity=critical or step=100. Several times "
-    "for several, all of which must hold.",
-)
+@event_options("severity=critical or step=100")
 @click.option("--json", "as_json", is_flag=True, help="The lines as they are in the file.")
 def tail(
     paths: tuple[Path, ...],
