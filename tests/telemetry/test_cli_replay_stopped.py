@@ -91,20 +91,24 @@ def test_no_line_is_left_out_of_what_is_to_be_sent_again(log, hanging, monkeypat
     assert "Handler 'webhook' has not delivered in time." in done.stderr
 
 
+def ask_until_it_ends(process):
+    for _ in range(600):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(0.1)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+
+
 def test_asked_twice_it_ends_at_once(log, hanging):
     """The handler would have ten minutes to end."""
     arguments = [str(log), *to_webhook(hanging, 600)]
     process = subprocess.Popen([*TELEMETRY, *arguments], stderr=subprocess.PIPE, text=True)
     with process:
         assert hanging.asked.wait(60)
-        for _ in range(600):
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(0.1)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        process.kill()
+        ask_until_it_ends(process)
         errors = process.stderr.read()
     assert process.returncode == 130
     assert "Traceback" not in errors
@@ -121,14 +125,7 @@ def test_asked_twice_it_ends_at_once_whatever_the_file_is_called(log, hanging):
     process = subprocess.Popen([*TELEMETRY, *arguments], stderr=subprocess.PIPE)
     with process:
         assert hanging.asked.wait(60)
-        for _ in range(600):
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(0.1)
-                break
-            except subprocess.TimeoutExpired:
-                continue
-        process.kill()
+        ask_until_it_ends(process)
         errors = process.stderr.read()
     assert process.returncode == 130
     _, end = errors.decode().strip().splitlines()

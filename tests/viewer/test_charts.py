@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from telemetry.viewer.charts.chart import chart_of, check_frames
+from telemetry.viewer.charts.chart import check_frames
 from telemetry.viewer.charts.strokes import (
     Entry,
     Legend,
@@ -15,22 +15,8 @@ from telemetry.viewer.charts.strokes import (
     strokes_of,
     warn_of_alike,
 )
-from telemetry.viewer.charts.treatment import check_treatment
 
-
-def run_of(name, steps=range(1, 5), **metrics):
-    frame = pd.DataFrame({"run": name, "step": np.array(steps, float), **metrics})
-    frame.attrs["metrics"] = list(metrics)
-    return frame
-
-
-def chart(frames, metrics=None, x_key="step", labels=None, **treatment):
-    asked = {"smooth": 0, "smooth_mode": "mean", "clip": None, "band": None, "downsample": 0}
-    return chart_of(frames, metrics, x_key, labels, check_treatment(**{**asked, **treatment}))
-
-
-def points(line):
-    return dict(zip(line.curve.x.tolist(), line.curve.y.tolist(), strict=True))
+from .charting import chart, points, run_of
 
 
 def test_several_runs_are_several_lines_whatever_they_are_called():
